@@ -1,0 +1,100 @@
+// The instruction-set choice, torch's thread pool and per-thread scratch memory, for the kernels.
+#include <cstdlib>
+#include <memory>
+
+#include "../torch_api.h"
+#include "prelude.h"
+
+namespace fused_ml {
+
+namespace {
+
+constexpr int kLevels = static_cast<int>(InstructionSet::count);
+
+#if defined(__x86_64__)
+const Kernels* const kCompiled[kLevels] = {&baseline::kernels, &avx2::kernels, &avx512::kernels};
+
+bool supported(int level) {
+  switch (static_cast<InstructionSet>(level)) {
+    case InstructionSet::baseline:
+      return true;
+    case InstructionSet::avx2:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    case InstructionSet::avx512:
+      return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    default:
+      return false;
+  }
+}
+#else
+const Kernels* const kCompiled[kLevels] = {&baseline::kernels, nullptr, nullptr};
+bool supported(int level) { return level == 0; }
+#endif
+
+int best_level() {
+  for (int level = kLevels - 1; level > 0; --level) {
+    if (kCompiled[level] && supported(level)) return level;
+  }
+  return 0;
+}
+
+int& chosen() {
+  static int level = best_level();
+  return level;
+}
+
+}  // namespace
+
+const Kernels& kernels() { return *kCompiled[chosen()]; }
+
+int64_t cpu_isa() { return chosen(); }
+
+int64_t cpu_isas_compiled() {
+  int64_t mask = 0;
+  for (int level = 0; level < kLevels; ++level) mask |= int64_t{kCompiled[level] != nullptr} << level;
+  return mask;
+}
+
+int64_t cpu_isas_supported() {
+  int64_t mask = 0;
+  for (int level = 0; level < kLevels; ++level) mask |= int64_t{kCompiled[level] && supported(level)} << level;
+  return mask;
+}
+
+void choose_cpu_isa(int64_t level) {
+  STD_TORCH_CHECK(level >= 0 && level < kLevels && (cpu_isas_supported() >> level & 1),
+                  "instruction set ", level, " is not available on this CPU");
+  chosen() = static_cast<int>(level);
+}
+
+int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
+  if (count <= 0) return;
+  if (count <= grain) return body(context, 0, count);
+  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+}
+
+void* thread_scratch(Scratch slot, size_t bytes) {
+  struct Buffer {
+    void* data = nullptr;
+    size_t size = 0;
+    ~Buffer() { std::free(data); }
+  };
+  thread_local Buffer buffers[2];
+  Buffer& buffer = buffers[static_cast<int>(slot)];
+  if (buffer.size < bytes) {
+    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+    std::free(buffer.data);
+    buffer.data = nullptr;
+    buffer.size = 0;
+    void* fresh = std::aligned_alloc(4096, rounded);
+    STD_TORCH_CHECK(fresh != nullptr, "out of memory: ", rounded, " bytes of scratch for a fused_ml kernel");
+    buffer.data = fresh;
+    buffer.size = rounded;
+  }
+  return buffer.data;
+}
+
+}  // namespace fused_ml

@@ -1,0 +1,9 @@
+// The kernels, compiled for AVX2 with FMA.
+#include "prelude.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,f16c,bmi,bmi2")
+#define FUSED_ML_NAMESPACE fused_ml::avx2
+#define FUSED_ML_ISA_NAME "avx2"
+#include "region.h"
+#pragma GCC pop_options

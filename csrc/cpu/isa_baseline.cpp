@@ -1,0 +1,6 @@
+// The kernels, compiled for any x86-64, or for another architecture's default.
+#include "prelude.h"
+
+#define FUSED_ML_NAMESPACE fused_ml::baseline
+#define FUSED_ML_ISA_NAME "baseline"
+#include "region.h"

@@ -1,0 +1,245 @@
+// Elementary functions that a compiler can inline and vectorise: exp, log1p, log, expm1, tanh, sigmoid, softplus.
+//
+// Every function is branch-free straight-line code on one scalar of type A (float or double), so that a loop
+// over it becomes vector code for whatever instruction set the surrounding region is compiled for, and the same
+// text compiles for CUDA. Products are written a * b + c: contracted to FMA where the target has it, exact enough
+// where it has not (the reduction constants leave trailing zeros for that).
+//
+// Polynomials: minimax fits (Remez, weight = relative error of the function) computed for the ranges named below.
+#pragma once
+
+#include "portable.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+template <class A>
+struct Constants;
+
+template <>
+struct Constants<float> {
+  using Bits = uint32_t;
+  static constexpr int mantissa_bits = 23;
+  static constexpr uint32_t exponent_one = 127u << 23;
+  static constexpr uint32_t sqrt_half = 0x3f3504f3u;  // bits of sqrt(1/2)
+  static constexpr uint32_t mantissa_mask = 0x007fffffu;
+  static constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  static constexpr float log2e = 1.44269504088896341f;
+  static constexpr float ln2_hi = 0.693359375f;  // 9 significant bits: n * ln2_hi is exact for |n| < 2^15
+  static constexpr float ln2_lo = -2.12194440054690583e-4f;
+  static constexpr float exp_low = -87.3365402f;  // below it exp is under the smallest normal number
+  static constexpr float exp_high = 88.7228394f;  // above it exp overflows
+  static constexpr float exact_difference = 208.0f;  // |m| above it: x - m is exact wherever exp(x - m) > 0
+  static constexpr float smallest_normal = 1.17549435e-38f;
+  static constexpr float denormal_lift = 33554432.0f;  // 2^25
+  static constexpr float denormal_lift_log2 = 25.0f;
+  static constexpr float infinity = __builtin_huge_valf();
+};
+
+template <>
+struct Constants<double> {
+  using Bits = uint64_t;
+  static constexpr int mantissa_bits = 52;
+  static constexpr uint64_t exponent_one = uint64_t{1023} << 52;
+  static constexpr uint64_t sqrt_half = 0x3fe6a09e667f3bcdull;
+  static constexpr uint64_t mantissa_mask = 0x000fffffffffffffull;
+  static constexpr double round_magic = 6755399441055744.0;  // 1.5 * 2^52
+  static constexpr double log2e = 1.44269504088896340736;
+  static constexpr double ln2_hi = 6.93147180369123816490e-01;  // 32 trailing zero bits
+  static constexpr double ln2_lo = 1.90821492927058770002e-10;
+  static constexpr double exp_low = -708.396418532264;
+  static constexpr double exp_high = 709.782712893384;
+  static constexpr double exact_difference = 1500.0;
+  static constexpr double smallest_normal = 2.2250738585072014e-308;
+  static constexpr double denormal_lift = 18014398509481984.0;  // 2^54
+  static constexpr double denormal_lift_log2 = 54.0;
+  static constexpr double infinity = __builtin_huge_val();
+};
+
+// (exp(t) - 1 - t) / t^2 for |t| <= 0.3475; relative error of exp 3.2e-9 and 5.5e-20.
+FUSED_ML_INLINE float exp_tail(float t) {
+  float p = 0.00138142197945f;
+  p = p * t + 0.00836889863025f;
+  p = p * t + 0.0416684057471f;
+  p = p * t + 0.166665191307f;
+  return p * t + 0.499999933464f;
+}
+FUSED_ML_INLINE double exp_tail(double t) {
+  double p = 0x1.1e3c57df85093p-29;
+  p = p * t + 0x1.af6d429037525p-26;
+  p = p * t + 0x1.27e5b621ebcd2p-22;
+  p = p * t + 0x1.71ddef5d4053dp-19;
+  p = p * t + 0x1.a01a0134f2315p-16;
+  p = p * t + 0x1.a01a01b3cb043p-13;
+  p = p * t + 0x1.6c16c16c30cf1p-10;
+  p = p * t + 0x1.111111110eb9bp-7;
+  p = p * t + 0x1.5555555555501p-5;
+  p = p * t + 0x1.555555555555cp-3;
+  return p * t + 0.5;
+}
+
+// ln((1 + s) / (1 - s)) = 2 s + s * z * log_tail(z), z = s^2 <= 0.0295; relative error 8e-10 and 1.3e-18 of it.
+FUSED_ML_INLINE float log_tail(float z) {
+  float p = 0.298745705014f;
+  p = p * z + 0.399774445949f;
+  return p * z + 0.666667770859f;
+}
+FUSED_ML_INLINE double log_tail(double z) {
+  double p = 0x1.2f169d404edd9p-3;
+  p = p * z + 0x1.39a01a288f02bp-3;
+  p = p * z + 0x1.74664e325110bp-3;
+  p = p * z + 0x1.c71c51c33c6a8p-3;
+  p = p * z + 0x1.2492494241b2ap-2;
+  p = p * z + 0x1.999999997f877p-2;
+  return p * z + 0x1.5555555555593p-1;
+}
+
+template <class A>
+FUSED_ML_INLINE A select(bool condition, A yes, A no) {
+  return condition ? yes : no;
+}
+template <class A>
+FUSED_ML_INLINE A maximum(A a, A b) {  // of two numbers; a NaN in b is passed over
+  return b > a ? b : a;
+}
+template <class A>
+FUSED_ML_INLINE A absolute(A x) {
+  return bit_cast<A>(bit_cast<typename Constants<A>::Bits>(x) & (~typename Constants<A>::Bits{0} >> 1));
+}
+template <class A>
+FUSED_ML_INLINE A copy_sign(A magnitude, A sign) {
+  using Bits = typename Constants<A>::Bits;
+  constexpr Bits rest = ~Bits{0} >> 1;
+  return bit_cast<A>((bit_cast<Bits>(magnitude) & rest) | (bit_cast<Bits>(sign) & ~rest));
+}
+
+// 2^n from round_magic + n, for a normal result.
+template <class A>
+FUSED_ML_INLINE A power_of_two(A magic_plus_n) {
+  using K = Constants<A>;
+  using Bits = typename K::Bits;
+  return bit_cast<A>(static_cast<Bits>((bit_cast<Bits>(magic_plus_n) << K::mantissa_bits) + K::exponent_one));
+}
+
+// exp(x) for any x: 0 below exp_low (what would be denormal is flushed), +inf above exp_high. <= 1 ulp.
+template <class A>
+FUSED_ML_INLINE A exp(A x) {
+  using K = Constants<A>;
+  const A clamped = select(x < K::exp_low, K::exp_low, select(x > K::exp_high, K::exp_high, x));
+  const A shifted = clamped * K::log2e + K::round_magic;
+  const A n = shifted - K::round_magic;
+  const A t = (clamped - n * K::ln2_hi) - n * K::ln2_lo;
+  const A p = (exp_tail(t) * (t * t) + t) + A(1);
+  // 2^128 is no float: for the last binade below overflow, 2^(n-1) twice.
+  const A half = select(x > A(1), A(1), A(0));
+  const A scaled = p * power_of_two(shifted - half) * (A(1) + half);
+  return select(x < K::exp_low, A(0), select(x > K::exp_high, K::infinity, scaled));
+}
+
+// exp(x) - 1 for x in [-large, exp_high / 2], without cancellation near 0. <= 2 ulp.
+template <class A>
+FUSED_ML_INLINE A expm1(A x) {
+  using K = Constants<A>;
+  const A clamped = select(x < A(-40), A(-40), x);
+  const A shifted = clamped * K::log2e + K::round_magic;
+  const A n = shifted - K::round_magic;
+  const A t = (clamped - n * K::ln2_hi) - n * K::ln2_lo;
+  const A scale = power_of_two(shifted);
+  return (exp_tail(t) * (t * t) + t) * scale + (scale - A(1));
+}
+
+// exp(x - m) for many x and one m >= x, as accurate as if x - m were exact.
+//
+// x - m rounds: at m = 3, x = -7 that alone is 2 ulp of the result. Here m = k ln2 + f is split once, and the
+// reduction t = x - (n + k) ln2 - f starts from x itself. For |m| > exact_difference, x - m is exact and is used.
+template <class A>
+struct ExpBelow {
+  A base, top, k, f;  // m = base + top, top = k ln2 + f
+
+  FUSED_ML_INLINE static ExpBelow make(A m) {
+    using K = Constants<A>;
+    // -inf (a block of nothing but -inf): any finite reference gives its terms their value, 0.
+    const A safe = select(m == -K::infinity, A(0), m);
+    const A base = select(absolute(safe) <= K::exact_difference, A(0), safe);
+    const A top = select(absolute(safe) <= K::exact_difference, safe, A(0));
+    const A k = (top * K::log2e + K::round_magic) - K::round_magic;
+    return {base, top, k, (top - k * K::ln2_hi) - k * K::ln2_lo};
+  }
+
+  FUSED_ML_INLINE A operator()(A x) const {
+    using K = Constants<A>;
+    const A low = top + K::exp_low;
+    const A y = x - base;
+    const A z = select(y < low, low, y);
+    const A shifted = (z - top) * K::log2e + K::round_magic;
+    const A n = (shifted - K::round_magic) + k;
+    const A t = ((z - n * K::ln2_hi) - f) - n * K::ln2_lo;
+    const A p = (exp_tail(t) * (t * t) + t) + A(1);
+    return select(y < low, A(0), p * power_of_two(shifted));
+  }
+};
+
+FUSED_ML_INLINE uint32_t sign_extend(uint32_t bits) {  // of a 9-bit number
+  return static_cast<uint32_t>(static_cast<int32_t>(bits << 23) >> 23);
+}
+FUSED_ML_INLINE uint64_t sign_extend(uint64_t bits) {  // of a 12-bit number; AVX2 has no arithmetic 64-bit shift
+  return (bits ^ 0x800u) - 0x800u;
+}
+
+// log(w) + correction / w for w > 0 normal: the common part of log and log1p.
+template <class A>
+FUSED_ML_INLINE A log_normal(A w, A correction) {
+  using K = Constants<A>;
+  using Bits = typename K::Bits;
+  // w = 2^n * mantissa, mantissa in [sqrt(1/2), sqrt(2)).
+  const Bits offset = bit_cast<Bits>(w) - K::sqrt_half;
+  const Bits n_bits = static_cast<Bits>(offset >> K::mantissa_bits);  // modulo 2^(sign and exponent bits)
+  const A mantissa = bit_cast<A>(static_cast<Bits>((offset & K::mantissa_mask) + K::sqrt_half));
+  const A n = bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(K::round_magic) + sign_extend(n_bits))) - K::round_magic;
+  const A inverse_scale = bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(mantissa) + K::exponent_one - bit_cast<Bits>(w)));
+  const A f = (mantissa - A(1)) + correction * inverse_scale;
+  const A s = f / (f + A(2));
+  const A z = s * s;
+  const A half_square = A(0.5) * f * f;
+  const A tail = z * log_tail(z);
+  return n * K::ln2_hi + (f - (half_square - (s * (half_square + tail) + n * K::ln2_lo)));
+}
+
+// log(x) for any x: NaN below 0, -inf at 0. <= 1 ulp.
+template <class A>
+FUSED_ML_INLINE A log(A x) {
+  using K = Constants<A>;
+  const bool tiny = x < K::smallest_normal;
+  const A lifted = select(tiny, x * K::denormal_lift, x);
+  const A usual = log_normal(lifted, A(0)) - select(tiny, K::denormal_lift_log2 * A(0.693147180559945309), A(0));
+  const A special = select(x == A(0), -K::infinity, select(x < A(0), -(K::infinity - K::infinity), x));
+  return select(x > A(0) && x < K::infinity, usual, special);
+}
+
+// log(1 + u) for any u: exact to the last bits for small u. <= 1 ulp.
+template <class A>
+FUSED_ML_INLINE A log1p(A u) {
+  using K = Constants<A>;
+  const A w = A(1) + u;
+  // 1 + u rounds; what it lost is u - (w - 1), or 1 - (w - u) where u is the larger.
+  const A lost = select(u > A(1), A(1) - (w - u), u - (w - A(1)));
+  const A usual = log_normal(w, lost);
+  const A special = select(u == A(-1), -K::infinity, select(u < A(-1), -(K::infinity - K::infinity), u));
+  return select(u > A(-1) && u < K::infinity, usual, special);
+}
+
+// tanh(x) = (exp(2|x|) - 1) / (exp(2|x|) + 1), with x's sign.
+template <class A>
+FUSED_ML_INLINE A tanh(A x) {
+  const A y = absolute(x);
+  const A e = expm1(A(2) * select(y > A(20), A(20), y));
+  return copy_sign(e / (e + A(2)), x);
+}
+
+// 1 / (1 + exp(-x)), without overflow and without loss in either tail.
+template <class A>
+FUSED_ML_INLINE A sigmoid(A x) {
+  const A e = exp(-absolute(x));
+  return select(x < A(0), e, A(1)) / (A(1) + e);
+}
+
+}  // namespace FUSED_ML_NAMESPACE
