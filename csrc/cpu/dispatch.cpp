@@ -82,7 +82,7 @@ void* thread_scratch(Scratch slot, size_t bytes) {
     size_t size = 0;
     ~Buffer() { std::free(data); }
   };
-  thread_local Buffer buffers[2];
+  thread_local Buffer buffers[static_cast<int>(Scratch::count)];
   Buffer& buffer = buffers[static_cast<int>(slot)];
   if (buffer.size < bytes) {
     const size_t rounded = (bytes + 4095) / 4096 * 4096;

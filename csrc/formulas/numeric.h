@@ -155,6 +155,19 @@ template <class A>
 struct ExpBelow {
   A base, top, k, f;  // m = base + top, top = k ln2 + f
 
+  // Many of them, an array a field, so that a loop over lanes reads vectors.
+  template <int N>
+  struct Lanes {
+    A base[N], top[N], k[N], f[N];
+    FUSED_ML_INLINE ExpBelow get(int64_t lane) const { return {base[lane], top[lane], k[lane], f[lane]}; }
+    FUSED_ML_INLINE void set(int64_t lane, const ExpBelow& e) {
+      base[lane] = e.base;
+      top[lane] = e.top;
+      k[lane] = e.k;
+      f[lane] = e.f;
+    }
+  };
+
   FUSED_ML_INLINE static ExpBelow make(A m) {
     using K = Constants<A>;
     // -inf (a block of nothing but -inf): any finite reference gives its terms their value, 0.

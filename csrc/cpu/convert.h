@@ -1,0 +1,52 @@
+// Between the types in memory and the arithmetic type, where a frame's data comes in and goes out. A frame itself sees
+// the arithmetic type alone, so that each formula is compiled once for it and not once for every element type.
+#pragma once
+
+#include "dtype.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+template <class A>
+constexpr DType arithmetic_dtype = sizeof(A) == 8 ? DType::float64 : DType::float32;
+
+inline size_t bytes_of(DType type) { return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2; }
+
+template <class T, class A>
+void load_strided(const T* __restrict from, int64_t step, int64_t count, A* __restrict to) {
+  if (step == 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] = load(from + i);
+  } else {
+    for (int64_t i = 0; i < count; ++i) to[i] = load(from + i * step);
+  }
+}
+
+template <class T, class A>
+void store_strided(const A* __restrict from, int64_t count, T* __restrict to, int64_t step) {
+  if (step == 1) {
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) store(to + i, from[i]);
+  } else {
+    for (int64_t i = 0; i < count; ++i) store(to + i * step, from[i]);
+  }
+}
+
+// Calls body(typed pointer) for memory of an element type whose arithmetic type is A.
+template <class A, class Body>
+FUSED_ML_INLINE void with_type(DType type, const void* data, const Body& body) {
+  void* p = const_cast<void*>(data);
+  if constexpr (sizeof(A) == 8) {
+    body(static_cast<double*>(p));
+  } else {
+    if (type == DType::float32) return body(static_cast<float*>(p));
+    if (type == DType::bfloat16) return body(static_cast<BFloat16*>(p));
+    body(static_cast<Half*>(p));
+  }
+}
+
+inline const char* element(const Stream& s, DType type, int64_t inner, int64_t row) {
+  return static_cast<const char*>(s.data) +
+         ((row / inner) * s.by_outer + (row % inner) * s.by_inner) * static_cast<int64_t>(bytes_of(type));
+}
+
+}  // namespace FUSED_ML_NAMESPACE

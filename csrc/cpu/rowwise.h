@@ -1,0 +1,101 @@
+// The rowwise frame: one row of classes at a time, reduce then map. No mathematics, no torch.
+//
+// A formula F gives, for arithmetic type A:
+//   kPeak       the reduction starts from the row's maximum of A key(A x); A logit(A key) is monotone
+//   Reference   made from the peak, for                            A term(reference, x, y)
+//   kOwn        the class left out of the sum: none, the row's target, or the first maximum
+//   kSide       two more sums, over u = weigh(w, y): of u * (peak - logit), and of u
+//   kKeepTerms  map needs the terms again; kMapReadsInput: and x or y
+//   finish(RowSums<R>) -> RowResult<R>                             A map(x, y, w, term, RowCoefficients<A>)
+//   kOwn != none: the own class's output is map_own(x, result.own); kSecond: a second output, map_second(...)
+//
+// Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows.
+#pragma once
+
+#include "../formulas/rowwise_types.h"
+#include "convert.h"
+#include "vector_loops.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+constexpr int64_t kFewClasses = 64;  // up to here contiguous rows are transposed into columns
+
+// A row's class and weights, read from the arguments.
+template <class A>
+struct Chosen {
+  int64_t own;  // -1: ignored, or none
+  bool keep;
+  A weight, loss_scale, gradient_scale;
+};
+
+inline int64_t target_at(const RowwiseArguments& a, int64_t row) {
+  switch (a.target_bytes) {
+    case 1:
+      return static_cast<const uint8_t*>(a.target)[row];
+    case 4:
+      return static_cast<const int32_t*>(a.target)[row];
+    default:
+      return static_cast<const int64_t*>(a.target)[row];
+  }
+}
+
+template <class A>
+FUSED_ML_INLINE Chosen<A> chosen_at(const RowwiseArguments& a, int64_t row) {
+  Chosen<A> c{-1, true, A(1), A(1), static_cast<A>(a.gradient_scale)};
+  if (a.target) {
+    c.own = target_at(a, row);
+    c.keep = c.own != a.ignore_index;
+    if (c.keep && (c.own < 0 || c.own >= a.classes)) {
+      __atomic_store_n(a.bad_row, row + 1, __ATOMIC_RELAXED);
+      c.keep = false;
+    }
+    if (!c.keep) c.own = -1;
+    if (c.keep && a.class_weight) c.weight = static_cast<const A*>(a.class_weight)[c.own];
+  }
+  if (a.row_weight) c.loss_scale = static_cast<const A*>(a.row_weight)[row];
+  if (a.row_gradient) c.gradient_scale *= static_cast<const A*>(a.row_gradient)[row];
+  c.gradient_scale *= c.loss_scale;
+  return c;
+}
+
+// Whether every stream that is there has stride 1 along the dimension.
+inline bool all_unit(const RowwiseArguments& a, int64_t Stream::*stride) {
+  const Stream* streams[] = {&a.x, &a.y, &a.out, &a.out2};
+  for (const Stream* s : streams) {
+    if (s->data && s->*stride != 1) return false;
+  }
+  return true;
+}
+
+// Runs `loop(begin, end)` over [0, tasks) on torch's threads.
+template <class Loop>
+void run_parallel(int64_t tasks, int64_t grain, const Loop& loop) {
+  parallel_for(
+      tasks, grain,
+      [](void* context, int64_t begin, int64_t end) { (*static_cast<const Loop*>(context))(begin, end); },
+      const_cast<Loop*>(&loop));
+}
+
+inline double sum_in_order(const double* values, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += values[i];
+  return sum;
+}
+
+}  // namespace FUSED_ML_NAMESPACE
+
+#include "rowwise_columns.h"
+#include "rowwise_rows.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+template <class F, class A>
+void rowwise(const F& formula, const RowwiseArguments& a) {
+  if (a.classes > kFewClasses && all_unit(a, &Stream::by_class)) {
+    RowLoop<F, A>(formula, a).run();
+  } else {
+    ColumnLoop<F, A>(formula, a).run();
+  }
+}
+
+}  // namespace FUSED_ML_NAMESPACE

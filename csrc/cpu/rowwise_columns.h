@@ -1,0 +1,331 @@
+// Columns: lanes are rows. A tile of up to kLanes rows is reduced class by class, every lane keeping its own state.
+//
+// A tile lies in memory as [classes, lanes] already (class dimension not last: unit stride between rows), or is
+// gathered into that shape from any strides, rows of few classes above all, and scattered back.
+#pragma once
+
+namespace FUSED_ML_NAMESPACE {
+
+constexpr int64_t kLanes = 256;
+constexpr int64_t kLaneStep = 16;         // tiles are whole vectors wide
+constexpr int64_t kTileElements = 8192;   // a tile and its terms stay in the second-level cache
+
+template <class F, class A>
+class ColumnLoop {
+  using Reference = typename F::Reference;
+
+  // The state of a tile's rows, an array a field.
+  struct State {
+    A peak[kLanes], others[kLanes], own[kLanes], own_input[kLanes], own_logit[kLanes], own_weight[kLanes],
+        side[kLanes], side_weight[kLanes], own_side_weight[kLanes], gradient_scale[kLanes], loss_scale[kLanes];
+    typename Reference::template Lanes<kLanes> reference;
+    A loss[kLanes], lse[kLanes], scale[kLanes], offset[kLanes], log_total[kLanes], own_out[kLanes];
+    int32_t own_class[kLanes], peak_class[kLanes];
+    bool keep[kLanes];
+  };
+
+  // A tile's operands, [classes, lanes], each with its step from class to class.
+  struct Tile {
+    const A *x, *y;
+    A *out, *out2, *terms;
+    int64_t x_step, y_step, out_step, out2_step, terms_step;
+    int64_t row, rows, lanes;  // lanes: rows and padding
+  };
+
+ public:
+  ColumnLoop(const F& formula, const RowwiseArguments& arguments)
+      : f(formula), a(arguments), along_inner(all_unit(a, &Stream::by_inner) && a.inner >= kLaneStep) {
+    const int64_t fitting = kTileElements / a.classes / kLaneStep * kLaneStep;
+    width = fitting < kLaneStep ? kLaneStep : fitting > kLanes ? kLanes : fitting;
+    tiles_per_outer = along_inner ? divide_up(a.inner, width) : divide_up(a.rows, width);
+    tiles = along_inner ? a.rows / a.inner * tiles_per_outer : tiles_per_outer;
+  }
+
+  void run() const {
+    double* losses = static_cast<double*>(thread_scratch(Scratch::call, tiles * sizeof(double)));
+    const int64_t grain = divide_up(4 * kTileElements, width * a.classes);
+    run_parallel(tiles, grain, [&](int64_t begin, int64_t end) {
+      A* memory = static_cast<A*>(thread_scratch(Scratch::task, 5 * width * a.classes * sizeof(A)));
+      State state;
+      for (int64_t tile = begin; tile < end; ++tile) {
+        losses[tile] = run_tile(tile, state, memory);
+      }
+    });
+    if (a.loss_sum) *a.loss_sum = sum_in_order(losses, tiles);
+  }
+
+ private:
+  const F f;
+  const RowwiseArguments& a;
+  const bool along_inner;  // a tile is rows of one outer index, next to each other in memory
+  int64_t width, tiles_per_outer, tiles;
+
+  double run_tile(int64_t index, State& s, A* memory) const {
+    Tile t{};
+    t.row = along_inner ? index / tiles_per_outer * a.inner + index % tiles_per_outer * width : index * width;
+    const int64_t left = along_inner ? a.inner - index % tiles_per_outer * width : a.rows - t.row;
+    t.rows = left < width ? left : width;
+    const bool in_memory = along_inner && a.type == arithmetic_dtype<A>;
+    const bool out_in_memory = along_inner && a.out_type == arithmetic_dtype<A>;
+    t.lanes = in_memory || out_in_memory ? t.rows : divide_up(t.rows, kLaneStep) * kLaneStep;
+    const int64_t size = width * a.classes;
+    fetch(a.x, t, in_memory, memory, t.x, t.x_step);
+    if (F::kTwoInputs) fetch(a.y, t, in_memory, memory + size, t.y, t.y_step);
+    place(a.out, t, out_in_memory, memory + 2 * size, t.out, t.out_step);
+    place(a.out2, t, out_in_memory, memory + 3 * size, t.out2, t.out2_step);
+    const bool terms_in_output = t.out && !(a.in_place && out_in_memory && F::kMapReadsInput);
+    t.terms = terms_in_output ? t.out : memory + 4 * size;
+    t.terms_step = terms_in_output ? t.out_step : width;
+    const double loss = reduce_and_map(t, s);
+    put(a.out, t, out_in_memory, s, t.out, t.out_step);
+    put(a.out2, t, out_in_memory, s, t.out2, t.out2_step);
+    return loss;
+  }
+
+  // An input tile: where it lies, or gathered.
+  void fetch(const Stream& s, const Tile& t, bool in_memory, A* buffer, const A*& tile, int64_t& step) const {
+    tile = in_memory ? reinterpret_cast<const A*>(element(s, a.type, a.inner, t.row)) : buffer;
+    step = in_memory ? s.by_class : width;
+    if (in_memory) return;
+    const int64_t classes = a.classes, pitch = width;
+    if (along_inner) {
+      with_type<A>(a.type, element(s, a.type, a.inner, t.row), [&](auto* p) {
+        for (int64_t c = 0; c < classes; ++c) load_strided(p + c * s.by_class, 1, t.rows, buffer + c * pitch);
+      });
+    } else {
+      for (int64_t l = 0; l < t.rows; ++l) {
+        with_type<A>(a.type, element(s, a.type, a.inner, t.row + l), [&](auto* p) {
+          for (int64_t c = 0; c < classes; ++c) buffer[c * pitch + l] = load(p + c * s.by_class);
+        });
+      }
+    }
+    for (int64_t c = 0; c < classes; ++c) {
+      for (int64_t l = t.rows; l < t.lanes; ++l) buffer[c * pitch + l] = A(0);
+    }
+  }
+
+  // Where an output tile is computed.
+  void place(const Stream& s, const Tile& t, bool in_memory, A* buffer, A*& tile, int64_t& step) const {
+    if (!s.data) return;
+    tile = in_memory ? reinterpret_cast<A*>(const_cast<char*>(element(s, a.out_type, a.inner, t.row))) : buffer;
+    step = in_memory ? s.by_class : width;
+  }
+
+  // An output tile to memory, if it is not there; an ignored row's output is 0, whatever its logits hold.
+  void put(const Stream& s, const Tile& t, bool in_memory, const State& state, A* tile, int64_t step) const {
+    if (!tile) return;
+    const int64_t classes = a.classes;
+    for (int64_t l = 0; l < t.rows; ++l) {
+      if (state.keep[l]) continue;
+      for (int64_t c = 0; c < classes; ++c) tile[c * step + l] = A(0);
+    }
+    if (in_memory) return;
+    if (along_inner) {
+      with_type<A>(a.out_type, element(s, a.out_type, a.inner, t.row), [&](auto* p) {
+        for (int64_t c = 0; c < classes; ++c) store_strided(tile + c * step, t.rows, p + c * s.by_class, 1);
+      });
+      return;
+    }
+    for (int64_t l = 0; l < t.rows; ++l) {
+      with_type<A>(a.out_type, element(s, a.out_type, a.inner, t.row + l), [&](auto* p) {
+        for (int64_t c = 0; c < classes; ++c) store(p + c * s.by_class, tile[c * step + l]);
+      });
+    }
+  }
+
+  double reduce_and_map(const Tile& tile, State& s) const {
+    choose(tile, s);
+    find_peaks(tile, s);
+    take_own(tile, s);
+    sum_terms(tile, s);
+    const double loss = finish(tile, s);
+    if constexpr (F::kSecond) {
+      if (tile.out2) map_second(tile, s);
+    }
+    if (tile.out) map(tile, s);
+    return loss;
+  }
+
+  void choose(const Tile& tile, State& s) const {
+    for (int64_t l = 0; l < tile.lanes; ++l) {
+      const Chosen<A> c = l < tile.rows ? chosen_at<A>(a, tile.row + l) : Chosen<A>{-1, false, A(0), A(0), A(0)};
+      s.own_class[l] = static_cast<int32_t>(c.own);
+      s.own_weight[l] = c.weight;
+      s.loss_scale[l] = c.loss_scale;
+      s.gradient_scale[l] = c.gradient_scale;
+      s.keep[l] = c.keep;
+    }
+  }
+
+  void find_peaks(const Tile& tile, State& s) const {
+    const F formula = f;
+    const int64_t lanes = tile.lanes;
+    A* __restrict peak = s.peak;
+    for (int64_t l = 0; l < lanes; ++l) peak[l] = F::kPeak ? -Constants<A>::infinity : A(0);
+    if (!F::kPeak) return;
+    if (F::kOwn == Own::peak || a.predicted) {
+      int32_t* __restrict where = s.peak_class;
+      for (int64_t l = 0; l < lanes; ++l) where[l] = 0;
+      for (int64_t c = 0; c < a.classes; ++c) {
+        const A* x = tile.x + c * tile.x_step;
+        const int32_t here = static_cast<int32_t>(c);
+#pragma omp simd
+        for (int64_t l = 0; l < lanes; ++l) {
+          const A key = formula.key(x[l]);
+          // torch's argmax is the first NaN if there is one: +inf from then on, its row is NaN all the same.
+          const bool larger = key > peak[l] || (key != key && peak[l] < Constants<A>::infinity);
+          where[l] = larger ? here : where[l];
+          peak[l] = key != key ? Constants<A>::infinity : maximum(peak[l], key);
+        }
+      }
+    } else {
+      for (int64_t c = 0; c < a.classes; ++c) {
+        const A* x = tile.x + c * tile.x_step;
+#pragma omp simd
+        for (int64_t l = 0; l < lanes; ++l) peak[l] = maximum(peak[l], formula.key(x[l]));
+      }
+    }
+#pragma omp simd
+    for (int64_t l = 0; l < lanes; ++l) {
+      peak[l] = formula.logit(peak[l]);
+      s.reference.set(l, Reference::make(peak[l]));
+    }
+  }
+
+  // What the own class holds, read before the terms may overwrite it.
+  void take_own(const Tile& tile, State& s) const {
+    const F formula = f;
+    const int64_t lanes = tile.lanes;
+    if constexpr (F::kOwn != Own::none) {
+      if (F::kOwn == Own::peak) {
+        for (int64_t l = 0; l < lanes; ++l) s.own_class[l] = s.peak_class[l];
+      }
+      const A* w = static_cast<const A*>(a.class_weight);
+      for (int64_t l = 0; l < lanes; ++l) {
+        const int64_t c = s.own_class[l] < 0 ? 0 : s.own_class[l];
+        s.own_input[l] = tile.x[c * tile.x_step + l];
+        if constexpr (F::kSide) {
+          s.own_side_weight[l] = formula.weigh(w[c], F::kTwoInputs ? tile.y[c * tile.y_step + l] : A(0));
+        }
+      }
+#pragma omp simd
+      for (int64_t l = 0; l < lanes; ++l) {
+        const bool none = s.own_class[l] < 0;
+        const A term = formula.term(s.reference.get(l), s.own_input[l], A(0));
+        s.own_logit[l] = none ? -Constants<A>::infinity : formula.logit(formula.key(s.own_input[l]));
+        s.own[l] = none ? A(0) : term;
+      }
+    }
+  }
+
+  void sum_terms(const Tile& tile, State& s) const {
+    const F formula = f;
+    const int64_t lanes = tile.lanes;
+    A* __restrict others = s.others;
+    A* __restrict side = s.side;
+    A* __restrict side_weight = s.side_weight;
+    const A* peak = s.peak;
+    const int32_t* own_class = s.own_class;
+    for (int64_t l = 0; l < lanes; ++l) others[l] = side[l] = side_weight[l] = A(0);
+    const A* w = static_cast<const A*>(a.class_weight);
+    const bool keep_terms = F::kKeepTerms && tile.out;
+    for (int64_t c = 0; c < a.classes; ++c) {
+      const A* x = tile.x + c * tile.x_step;
+      const A* y = F::kTwoInputs ? tile.y + c * tile.y_step : nullptr;
+      const int32_t here = static_cast<int32_t>(c);
+      if constexpr (F::kSide) {
+        const A weight = w[c];
+#pragma omp simd
+        for (int64_t l = 0; l < lanes; ++l) {
+          const A u = formula.weigh(weight, F::kTwoInputs ? y[l] : A(0));
+          side[l] += select(u == A(0), A(0), u * (peak[l] - formula.logit(formula.key(x[l]))));
+          side_weight[l] += F::kOwn == Own::peak && own_class[l] == here ? A(0) : u;
+        }
+      }
+      A* terms = keep_terms ? tile.terms + c * tile.terms_step : tile.terms;
+#pragma omp simd
+      for (int64_t l = 0; l < lanes; ++l) {
+        const A term = formula.term(s.reference.get(l), x[l], F::kTwoInputs ? y[l] : A(0));
+        others[l] += F::kOwn != Own::none && own_class[l] == here ? A(0) : term;
+        terms[l] = term;
+      }
+    }
+  }
+
+  double finish(const Tile& tile, State& s) const {
+    const F formula = f;
+    const int64_t row = tile.row, rows = tile.rows, lanes = tile.lanes;
+#pragma omp simd
+    for (int64_t l = 0; l < lanes; ++l) {
+      RowSums<A> sums;
+      sums.peak = s.peak[l];
+      sums.others = s.others[l];
+      sums.own = s.own[l];
+      sums.own_logit = s.own_logit[l];
+      sums.own_weight = s.own_weight[l];
+      sums.side = s.side[l];
+      sums.side_weight = s.side_weight[l];
+      sums.own_side_weight = s.own_side_weight[l];
+      sums.gradient_scale = s.gradient_scale[l];
+      const RowResult<A> result = formula.finish(sums);
+      s.loss[l] = s.keep[l] ? result.loss * s.loss_scale[l] : A(0);
+      s.lse[l] = result.lse;
+      s.scale[l] = result.scale;
+      s.offset[l] = result.offset;
+      s.log_total[l] = result.log_total;
+      s.own_out[l] = result.own;
+    }
+    double sum = 0;
+    for (int64_t l = 0; l < rows; ++l) sum += s.loss[l];
+    if (a.loss) memcpy(static_cast<A*>(a.loss) + row, s.loss, rows * sizeof(A));
+    if (a.lse) memcpy(static_cast<A*>(a.lse) + row, s.lse, rows * sizeof(A));
+    if (a.predicted) {
+      for (int64_t l = 0; l < rows; ++l) a.predicted[row + l] = s.peak_class[l];
+    }
+    return sum;
+  }
+
+  void map(const Tile& tile, const State& s) const {
+    const F formula = f;
+    const int64_t lanes = tile.lanes;
+    const A* w = static_cast<const A*>(a.class_weight);
+    for (int64_t c = 0; c < a.classes; ++c) {
+      const A* x = tile.x + c * tile.x_step;
+      const A* y = F::kTwoInputs ? tile.y + c * tile.y_step : nullptr;
+      const A* terms = tile.terms + c * tile.terms_step;
+      A* out = tile.out + c * tile.out_step;
+      const A weight = F::kSide ? w[c] : A(0);
+#pragma omp simd
+      for (int64_t l = 0; l < lanes; ++l) {
+        const RowCoefficients<A> k{s.peak[l], s.scale[l], s.offset[l], s.log_total[l]};
+        out[l] = formula.map(x[l], F::kTwoInputs ? y[l] : A(0), weight,
+                                   F::kKeepTerms ? terms[l] : A(0), k);
+      }
+    }
+    if constexpr (F::kOwn != Own::none) {
+      for (int64_t l = 0; l < lanes; ++l) {
+        if (s.own_class[l] < 0) continue;
+        tile.out[s.own_class[l] * tile.out_step + l] = formula.map_own(s.own_input[l], s.own_out[l]);
+      }
+    }
+  }
+
+  void map_second(const Tile& tile, const State& s) const {
+    const F formula = f;
+    const int64_t lanes = tile.lanes;
+    const A* w = static_cast<const A*>(a.class_weight);
+    for (int64_t c = 0; c < a.classes; ++c) {
+      const A* x = tile.x + c * tile.x_step;
+      const A* y = tile.y + c * tile.y_step;
+      A* out = tile.out2 + c * tile.out2_step;
+      const A weight = w[c];
+#pragma omp simd
+      for (int64_t l = 0; l < lanes; ++l) {
+        const RowCoefficients<A> k{s.peak[l], s.scale[l], s.offset[l], s.log_total[l]};
+        out[l] = formula.map_second(x[l], y[l], weight, k);
+      }
+    }
+  }
+};
+
+}  // namespace FUSED_ML_NAMESPACE

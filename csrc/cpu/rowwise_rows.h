@@ -1,0 +1,280 @@
+// Rows: lanes are classes (class stride 1). A row is reduced in blocks, each on its own, that are merged in order: the
+// logits are read from memory once, float sums stay short, and a row gives the same bits whether one thread works on
+// it or several.
+#pragma once
+
+namespace FUSED_ML_NAMESPACE {
+
+constexpr int64_t kBlock = 2048;         // classes a block: its logits and terms stay in the first-level cache
+constexpr int64_t kSplitRows = 16;       // fewer rows than this,
+constexpr int64_t kSplitClasses = 65536; // of more classes: several threads share a row
+constexpr int64_t kTaskElements = 16384; // at least so many elements a task
+
+template <class F, class A>
+class RowLoop {
+  using Reference = typename F::Reference;
+
+  struct Block {
+    A peak;
+    int64_t own;             // first maximum, within the block
+    A own_input, own_logit;  // of the class left out; read before the terms may overwrite it
+    double sum, own_term, side, side_weight, own_side_weight;
+    A factor;  // the block's terms, relative to the row's peak
+  };
+
+ public:
+  RowLoop(const F& formula, const RowwiseArguments& arguments)
+      : f(formula), a(arguments), blocks(divide_up(a.classes, kBlock)) {}
+
+  void run() const {
+    double* losses = static_cast<double*>(thread_scratch(Scratch::call, a.rows * sizeof(double)));
+    const bool split = a.rows < kSplitRows && a.classes > kSplitClasses;
+    split ? run_split(losses) : run_whole(losses);
+    if (a.loss_sum) *a.loss_sum = sum_in_order(losses, a.rows);
+  }
+
+ private:
+  const F f;
+  const RowwiseArguments& a;
+  const int64_t blocks;
+
+  // Scratch of a task: blocks of the operands in the arithmetic type, and the terms where they do not lie over the
+  // output: a row of them if map needs them again, else a block.
+  struct Buffers {
+    A *x, *y, *out, *terms;
+  };
+  bool terms_in_output() const {
+    return F::kKeepTerms && a.out.data && a.out_type == arithmetic_dtype<A> && !(a.in_place && F::kMapReadsInput);
+  }
+  bool row_of_terms() const { return F::kKeepTerms && a.out.data && !terms_in_output(); }
+  int64_t term_elements() const { return row_of_terms() ? blocks * kBlock : kBlock; }
+
+  static Buffers buffers_at(A* memory) {
+    return {memory, memory + kBlock, memory + 2 * kBlock, memory + 3 * kBlock};
+  }
+  A* terms_of(int64_t row, int64_t block, A* terms) const {
+    if (terms_in_output()) return const_cast<A*>(at<A>(a.out, a.out_type, row, block));
+    return row_of_terms() ? terms + block * kBlock : terms;
+  }
+
+  template <class E>
+  const E* at(const Stream& s, DType type, int64_t row, int64_t block) const {
+    return reinterpret_cast<const E*>(element(s, type, a.inner, row)) + block * kBlock;
+  }
+  // A block of an operand in the arithmetic type: in place, or converted into `buffer`.
+  const A* fetch(const Stream& s, int64_t row, int64_t block, A* buffer) const {
+    if (a.type == arithmetic_dtype<A>) return at<A>(s, a.type, row, block);
+    with_type<A>(a.type, element(s, a.type, a.inner, row),
+                 [&](auto* p) { load_strided(p + block * kBlock, 1, size_of(block), buffer); });
+    return buffer;
+  }
+  int64_t size_of(int64_t block) const {
+    const int64_t left = a.classes - block * kBlock;
+    return left < kBlock ? left : kBlock;
+  }
+
+  void run_whole(double* losses) const {
+    const int64_t grain = divide_up(kTaskElements, a.classes);
+    run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
+      const size_t elements = 3 * kBlock + term_elements();
+      A* memory = static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
+      const Buffers buffers = buffers_at(memory);
+      Block* states = reinterpret_cast<Block*>(memory + elements);
+      for (int64_t row = begin; row < end; ++row) {
+        const Chosen<A> chosen = chosen_at<A>(a, row);
+        for (int64_t b = 0; b < blocks; ++b) states[b] = reduce(row, b, chosen.own, buffers);
+        const RowResult<double> result = finish(row, chosen, states, losses);
+        for (int64_t b = 0; b < blocks; ++b) map(row, b, chosen, result, states[b], buffers);
+        write_own(row, chosen, states, result);
+      }
+    });
+  }
+
+  void run_split(double* losses) const {
+    const int64_t tasks = a.rows * blocks;
+    const int64_t shared = row_of_terms() ? a.rows * blocks * kBlock : 0;
+    A* memory = static_cast<A*>(thread_scratch(Scratch::split, shared * sizeof(A) + tasks * sizeof(Block)));
+    Block* states = reinterpret_cast<Block*>(memory + shared);
+    const auto each = [&](const auto& body) {
+      run_parallel(tasks, kTaskElements / kBlock, [&](int64_t begin, int64_t end) {
+        Buffers buffers = buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 4 * kBlock * sizeof(A))));
+        for (int64_t t = begin; t < end; ++t) {
+          if (shared) buffers.terms = memory + t / blocks * blocks * kBlock;
+          body(t / blocks, t % blocks, buffers);
+        }
+      });
+    };
+    each([&](int64_t row, int64_t block, const Buffers& buffers) {
+      states[row * blocks + block] = reduce(row, block, chosen_at<A>(a, row).own, buffers);
+    });
+    RowResult<double> results[kSplitRows];
+    for (int64_t row = 0; row < a.rows; ++row) {
+      results[row] = finish(row, chosen_at<A>(a, row), states + row * blocks, losses);
+    }
+    each([&](int64_t row, int64_t block, const Buffers& buffers) {
+      map(row, block, chosen_at<A>(a, row), results[row], states[row * blocks + block], buffers);
+    });
+    for (int64_t row = 0; row < a.rows; ++row) {
+      write_own(row, chosen_at<A>(a, row), states + row * blocks, results[row]);
+    }
+  }
+
+  Block reduce(int64_t row, int64_t block, int64_t own, const Buffers& buffers) const {
+    const int64_t begin = block * kBlock;
+    const int64_t count = size_of(block);
+    const A* x = fetch(a.x, row, block, buffers.x);
+    const A* y = F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
+    A* terms = terms_of(row, block, buffers.terms);
+    const A* w = static_cast<const A*>(a.class_weight) + begin;
+    const F formula = f;
+    Block s{-Constants<A>::infinity, -1, A(0), -Constants<A>::infinity, 0, 0, 0, 0, 0, A(1)};
+    if constexpr (F::kPeak) s.peak = peak_of<A>(count, [=](int64_t j) { return formula.key(x[j]); });
+    if (F::kOwn == Own::peak || a.predicted) {
+      const A peak = s.peak;
+      s.own = first_where(count, [=](int64_t j) { return formula.key(x[j]) == peak; });
+    }
+    const int64_t left_out = F::kOwn == Own::peak     ? s.own
+                             : F::kOwn == Own::target ? (own >= begin && own < begin + count ? own - begin : -1)
+                                                      : -1;
+    if (left_out >= 0) {
+      s.own_input = x[left_out];
+      s.own_logit = f.logit(f.key(s.own_input));
+    }
+    const A peak = f.logit(s.peak);
+    if constexpr (F::kSide) {
+      const auto u = [=](int64_t j) { return formula.weigh(w[j], F::kTwoInputs ? y[j] : A(0)); };
+      s.side = sum_of<A>(count, [=](int64_t j) {
+        const A weight = u(j);
+        return select(weight == A(0), A(0), weight * (peak - formula.logit(formula.key(x[j]))));
+      });
+      if (left_out >= 0) s.own_side_weight = u(left_out);
+      const int64_t gap = F::kOwn == Own::peak && left_out >= 0 ? left_out : count;
+      s.side_weight = sum_of<A>(gap, u);
+      if (gap < count) s.side_weight += sum_of<A>(count - gap - 1, [=](int64_t j) { return u(gap + 1 + j); });
+    }
+    const Reference reference = Reference::make(peak);
+#pragma omp simd
+    for (int64_t j = 0; j < count; ++j) {
+      terms[j] = formula.term(reference, x[j], F::kTwoInputs ? y[j] : A(0));
+    }
+    if (left_out >= 0) {
+      s.own_term = terms[left_out];
+      terms[left_out] = A(0);
+    }
+    s.sum = sum_of<A>(count, [=](int64_t j) { return terms[j]; });
+    if (left_out >= 0) terms[left_out] = static_cast<A>(s.own_term);
+    if (a.predicted && s.sum != s.sum) {
+      // torch's argmax is the first NaN: make this block the row's first, whose sums are NaN whatever their order.
+      const int64_t nan = first_where(count, [=](int64_t j) { return x[j] != x[j]; });
+      if (nan >= 0) s.peak = Constants<A>::infinity;
+      if (nan >= 0) s.own = nan;
+    }
+    return s;
+  }
+
+  static int64_t peak_block(const Block* states, int64_t count) {
+    int64_t best = 0;
+    for (int64_t b = 1; b < count; ++b) {
+      if (states[b].peak > states[best].peak) best = b;
+    }
+    return best;
+  }
+
+  // Merges a row's blocks in order, leaves each its factor, and writes the row's numbers.
+  RowResult<double> finish(int64_t row, const Chosen<A>& chosen, Block* states, double* losses) const {
+    const int64_t best = peak_block(states, blocks);
+    const double peak = F::kPeak ? double(f.logit(states[best].peak)) : 0.0;
+    RowSums<double> s{};
+    s.peak = peak;
+    s.own_weight = chosen.weight;
+    s.gradient_scale = chosen.gradient_scale;
+    s.own_logit = -Constants<double>::infinity;
+    for (int64_t b = 0; b < blocks; ++b) {
+      Block& block = states[b];
+      double below = 0, factor = 1;
+      if (F::kPeak && b != best) {
+        below = peak - f.logit(block.peak);
+        factor = exp(-below);
+      }
+      const bool holds_own = F::kOwn == Own::target || b == best;
+      s.others += (block.sum + (holds_own ? 0 : block.own_term)) * factor;
+      if (holds_own) s.own += block.own_term * factor;
+      if constexpr (F::kSide) {
+        const double weight = block.side_weight + (holds_own ? 0 : block.own_side_weight);
+        const double moved = weight + (F::kOwn == Own::peak ? (holds_own ? block.own_side_weight : 0) : 0);
+        s.side += block.side + (moved == 0 ? 0 : below * moved);
+        s.side_weight += weight;
+        if (holds_own) s.own_side_weight += block.own_side_weight;
+      }
+      block.factor = static_cast<A>(factor);
+    }
+    if (F::kOwn == Own::target && chosen.own >= 0) s.own_logit = states[chosen.own / kBlock].own_logit;
+    RowResult<double> result = f.finish(s);
+    result.peak = peak;
+    const double loss = chosen.keep ? result.loss * chosen.loss_scale : 0.0;
+    losses[row] = loss;
+    if (a.loss) static_cast<A*>(a.loss)[row] = static_cast<A>(loss);
+    if (a.lse) static_cast<A*>(a.lse)[row] = static_cast<A>(result.lse);
+    if (a.predicted) a.predicted[row] = states[best].own < 0 ? 0 : best * kBlock + states[best].own;
+    return result;
+  }
+
+  void map(int64_t row, int64_t block, const Chosen<A>& chosen, const RowResult<double>& result, const Block& state,
+           const Buffers& buffers) const {
+    if (!a.out.data && !a.out2.data) return;
+    const int64_t count = size_of(block);
+    const bool reads = F::kMapReadsInput && chosen.keep;
+    const A* x = reads ? fetch(a.x, row, block, buffers.x) : nullptr;
+    const A* y = reads && F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
+    const A* w = static_cast<const A*>(a.class_weight) + block * kBlock;
+    const A* terms = terms_of(row, block, buffers.terms);
+    const RowCoefficients<A> c{static_cast<A>(result.peak), static_cast<A>(result.scale * state.factor),
+                               static_cast<A>(result.offset), static_cast<A>(result.log_total)};
+    const F formula = f;
+    if constexpr (F::kSecond) {  // before the first output, which may lie over x
+      if (a.out2.data) {
+        write(a.out2, row, block, count, chosen.keep, buffers.out,
+              [=](int64_t j) { return formula.map_second(x[j], y[j], w[j], c); });
+      }
+    }
+    if (!a.out.data) return;
+    write(a.out, row, block, count, chosen.keep, buffers.out, [=](int64_t j) {
+      return formula.map(F::kMapReadsInput ? x[j] : A(0), F::kMapReadsInput && F::kTwoInputs ? y[j] : A(0),
+                         F::kSide ? w[j] : A(0), F::kKeepTerms ? terms[j] : A(0), c);
+    });
+  }
+
+  // A block of an output: value(j), or 0 for an ignored row, whatever its logits hold.
+  template <class Value>
+  void write(const Stream& s, int64_t row, int64_t block, int64_t count, bool keep, A* buffer,
+             const Value& value) const {
+    const bool direct = a.out_type == arithmetic_dtype<A>;
+    A* to = direct ? const_cast<A*>(at<A>(s, a.out_type, row, block)) : buffer;
+    if (keep) {
+#pragma omp simd
+      for (int64_t j = 0; j < count; ++j) to[j] = value(j);
+    } else {
+      for (int64_t j = 0; j < count; ++j) to[j] = A(0);
+    }
+    if (direct) return;
+    with_type<A>(a.out_type, element(s, a.out_type, a.inner, row),
+                 [&](auto* p) { store_strided(buffer, count, p + block * kBlock, 1); });
+  }
+
+  void write_own(int64_t row, const Chosen<A>& chosen, const Block* states, const RowResult<double>& result) const {
+    if (F::kOwn == Own::none || !a.out.data || !chosen.keep) return;
+    int64_t own = chosen.own;
+    if (F::kOwn == Own::peak) {
+      const int64_t best = peak_block(states, blocks);
+      own = states[best].own < 0 ? -1 : best * kBlock + states[best].own;
+    }
+    if (own < 0) return;
+    if constexpr (F::kOwn != Own::none) {
+      const A input = states[own / kBlock].own_input;
+      const A value = f.map_own(input, static_cast<A>(result.own));
+      with_type<A>(a.out_type, element(a.out, a.out_type, a.inner, row), [&](auto* p) { store(p + own, value); });
+    }
+  }
+};
+
+}  // namespace FUSED_ML_NAMESPACE

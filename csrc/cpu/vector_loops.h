@@ -1,0 +1,59 @@
+// Reductions over contiguous elements in a fixed number of lanes, so that the additions do not wait for each other
+// and the order is the same on every run.
+#pragma once
+
+#include "dtype.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+constexpr int kWidth = 64;  // independent lanes of a reduction
+
+template <class A, class Get>
+FUSED_ML_INLINE A peak_of(int64_t count, Get get) {
+  A lane[kWidth];
+  for (int l = 0; l < kWidth; ++l) lane[l] = -Constants<A>::infinity;
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+#pragma omp simd
+    for (int l = 0; l < kWidth; ++l) lane[l] = maximum(lane[l], get(i + l));
+  }
+  for (int l = 0; i < count; ++i, ++l) lane[l] = maximum(lane[l], get(i));
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) lane[l] = maximum(lane[l], lane[l + half]);
+  }
+  return lane[0];
+}
+
+template <class A, class Get>
+FUSED_ML_INLINE double sum_of(int64_t count, Get get) {
+  A lane[kWidth];
+  for (int l = 0; l < kWidth; ++l) lane[l] = A(0);
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+#pragma omp simd
+    for (int l = 0; l < kWidth; ++l) lane[l] = lane[l] + get(i + l);
+  }
+  for (int l = 0; i < count; ++i, ++l) lane[l] = lane[l] + get(i);
+  for (int half = kWidth / 2; half > 0; half /= 2) {
+    for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
+  }
+  return lane[0];
+}
+
+// The first index for which the condition holds, or -1.
+template <class Holds>
+FUSED_ML_INLINE int64_t first_where(int64_t count, Holds holds) {
+  int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    int any = 0;
+#pragma omp simd reduction(| : any)
+    for (int l = 0; l < kWidth; ++l) any |= static_cast<int>(holds(i + l));
+    if (any) break;
+  }
+  for (; i < count; ++i) {
+    if (holds(i)) return i;
+  }
+  return -1;
+}
+
+}  // namespace FUSED_ML_NAMESPACE

@@ -1,0 +1,172 @@
+// Tensors of classes and rows, seen as the frame's [outer, class, inner].
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "torch_api.h"
+
+namespace fused_ml {
+
+inline bool is_floating(ScalarType type) {
+  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+         type == ScalarType::Half;
+}
+
+inline int element_bytes(ScalarType type) {
+  switch (type) {
+    case ScalarType::Byte:
+      return 1;
+    case ScalarType::Int:
+      return 4;
+    case ScalarType::Long:
+      return 8;
+    default:
+      STD_TORCH_CHECK(false, "expected class targets of type uint8, int32 or int64, got scalar type ",
+                      static_cast<int>(type));
+  }
+}
+
+inline int64_t target_of(const RowwiseArguments& a, int64_t row) {
+  switch (a.target_bytes) {
+    case 1:
+      return static_cast<const uint8_t*>(a.target)[row];
+    case 4:
+      return static_cast<const int32_t*>(a.target)[row];
+    default:
+      return static_cast<const int64_t*>(a.target)[row];
+  }
+}
+
+// 1 + the first row whose target is out of range, or 0.
+inline int64_t first_bad_row(const RowwiseArguments& a) {
+  for (int64_t row = 0; a.target && row < a.rows; ++row) {
+    const int64_t own = target_of(a, row);
+    if (own != a.ignore_index && (own < 0 || own >= a.classes)) return row + 1;
+  }
+  return 0;
+}
+
+// Page faults are half the time of a large fresh output: ask for huge pages before the first write.
+inline void prefer_huge_pages(const Tensor& tensor, size_t bytes) {
+  constexpr uintptr_t kPage = uintptr_t{1} << 21;
+  if (bytes < 2 * kPage) return;
+  const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) + 4095) / 4096 * 4096;
+  madvise(reinterpret_cast<void*>(begin), bytes - 4096, MADV_HUGEPAGE);
+}
+
+inline Tensor new_number(const Tensor& like, double value, ScalarType type) {
+  Tensor number = torch::stable::new_empty(like, {}, type);
+  torch::stable::fill_(number, value);
+  return number;
+}
+
+// The input (and second input) of a rowwise operator, and outputs laid out like them.
+class RowwiseTensors {
+ public:
+  RowwiseTensors(int64_t class_dim, const Tensor& input, const std::optional<Tensor>& second)
+      : dim(class_dim), x(input), y(second) {
+    if (dim < 0) dim += std::max<int64_t>(x.dim(), 1);
+  }
+
+  // An output with the input's strides where the input is dense, else contiguous.
+  Tensor new_out(ScalarType type) {
+    out = torch::stable::empty_like(x);
+    if (type != x.scalar_type()) out = torch::stable::to(*out, type);
+    prefer_huge_pages(*out, out->numel() * bytes_of(type));
+    return *out;
+  }
+  Tensor new_out2(ScalarType type) {
+    out2 = torch::stable::empty_like(*y);
+    if (type != y->scalar_type()) out2 = torch::stable::to(*out2, type);
+    return *out2;
+  }
+  void out_over_x() {
+    out = x;
+    in_place = true;
+  }
+
+  RowwiseArguments arguments() {
+    RowwiseArguments a{};
+    if (!fits()) {
+      STD_TORCH_CHECK(!in_place, "the gradient can be written over the input only where the input's dimensions before "
+                      "and after the classes each lie evenly in memory; call without inplace_backward");
+      x = torch::stable::contiguous(x);
+      if (y) y = torch::stable::contiguous(*y);
+    }
+    STD_TORCH_CHECK(fits(), "fused_ml: internal error: rows of an output do not lie evenly in memory");
+    a.classes = x.dim() ? x.size(dim) : 1;
+    a.rows = a.classes ? x.numel() / a.classes : 0;
+    a.inner = inner_size();
+    a.type = dtype_of(x);
+    a.out_type = out ? dtype_of(*out) : a.type;
+    a.x = stream(x);
+    if (y) a.y = stream(*y);
+    if (out) a.out = stream(*out);
+    if (out2) a.out2 = stream(*out2);
+    a.in_place = in_place;
+    return a;
+  }
+
+ private:
+  static size_t bytes_of(ScalarType type) {
+    return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
+  }
+
+  // The dimensions other than the classes', outermost first, those of size 1 left out.
+  std::vector<int64_t> others() const {
+    std::vector<int64_t> dims;
+    for (int64_t d = 0; d < x.dim(); ++d) {
+      if (d != dim && x.size(d) != 1) dims.push_back(d);
+    }
+    return dims;
+  }
+
+  static bool merges(const Tensor& t, int64_t d, int64_t next) {
+    return t.stride(d) == t.stride(next) * t.size(next);
+  }
+  bool merges(int64_t d, int64_t next) const {
+    return merges(x, d, next) && (!y || merges(*y, d, next)) && (!out || merges(*out, d, next)) &&
+           (!out2 || merges(*out2, d, next));
+  }
+
+  // Where the merged dimensions fall apart: at most one place, or the tensors do not fit.
+  std::vector<int64_t> splits() const {
+    const std::vector<int64_t> dims = others();
+    std::vector<int64_t> at;
+    for (size_t i = 0; i + 1 < dims.size(); ++i) {
+      if (!merges(dims[i], dims[i + 1])) at.push_back(static_cast<int64_t>(i) + 1);
+    }
+    return at;
+  }
+  bool fits() const { return x.numel() == 0 || splits().size() <= 1; }
+
+  int64_t first_inner() const {
+    const std::vector<int64_t> at = splits();
+    return at.empty() ? 0 : at[0];
+  }
+  int64_t inner_size() const {
+    const std::vector<int64_t> dims = others();
+    int64_t size = 1;
+    for (size_t i = first_inner(); i < dims.size(); ++i) size *= x.size(dims[i]);
+    return std::max<int64_t>(size, 1);
+  }
+  Stream stream(const Tensor& t) const {
+    const std::vector<int64_t> dims = others();
+    Stream s;
+    s.data = t.const_data_ptr();
+    s.by_class = t.dim() ? t.stride(dim) : 1;
+    s.by_inner = dims.empty() ? 1 : t.stride(dims.back());
+    const int64_t inner = first_inner();
+    s.by_outer = inner ? t.stride(dims[inner - 1]) : 0;
+    return s;
+  }
+
+  int64_t dim;
+  Tensor x;
+  std::optional<Tensor> y, out, out2;
+  bool in_place = false;
+};
+
+}  // namespace fused_ml

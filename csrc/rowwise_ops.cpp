@@ -1,0 +1,223 @@
+// The rowwise operators: from tensors to the frame's arguments and back.
+#include "ops.h"
+#include "cpu/parallel.h"
+#include "rowwise_geometry.h"
+
+namespace fused_ml {
+
+namespace {
+
+enum Reduction : int64_t { kNone, kMean, kSum };
+
+ScalarType arithmetic_type(const Tensor& t) {
+  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// `tensor` contiguous and of the arithmetic type, or nothing.
+std::optional<Tensor> as_arithmetic(const std::optional<Tensor>& tensor, ScalarType type) {
+  if (!tensor) return std::nullopt;
+  return torch::stable::contiguous(tensor->scalar_type() == type ? *tensor : torch::stable::to(*tensor, type));
+}
+
+Tensor nothing(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
+
+// Sum over the rows that count of the weights of row and class: what `mean` divides by.
+template <class A>
+double sum_of_weights(const RowwiseArguments& a) {
+  const A* by_class = static_cast<const A*>(a.class_weight);
+  const A* by_row = static_cast<const A*>(a.row_weight);
+  if (!a.target && !by_row) return static_cast<double>(a.rows);
+  constexpr int64_t kChunk = 16384;  // summed apart, in order: the same bits for any number of threads
+  std::vector<double> sums(divide_up(a.rows, kChunk));
+  auto body = [&](int64_t begin, int64_t end) {
+    for (int64_t chunk = begin; chunk < end; ++chunk) {
+      const int64_t last = std::min(a.rows, (chunk + 1) * kChunk);
+      double sum = 0;
+      for (int64_t row = chunk * kChunk; row < last; ++row) {
+        double weight = by_row ? static_cast<double>(by_row[row]) : 1.0;
+        if (a.target) {
+          const int64_t own = target_of(a, row);
+          if (own == a.ignore_index || own < 0 || own >= a.classes) continue;
+          if (by_class) weight *= static_cast<double>(by_class[own]);
+        }
+        sum += weight;
+      }
+      sums[chunk] = sum;
+    }
+  };
+  torch::stable::parallel_for(0, static_cast<int64_t>(sums.size()), 1, body);
+  double total = 0;
+  for (double sum : sums) total += sum;
+  return total;
+}
+
+double number_in(const Tensor& tensor) {
+  const Tensor as_double =
+      tensor.scalar_type() == ScalarType::Double ? tensor : torch::stable::to(tensor, ScalarType::Double);
+  return *as_double.const_data_ptr<double>();
+}
+
+struct CrossEntropyCall {
+  const Tensor& input;
+  const Tensor& target;
+  const std::optional<Tensor>& weight;
+  const std::optional<Tensor>& sample_weight;
+  const std::optional<Tensor>& normalizer;
+  const std::optional<Tensor>& grad_output;
+  int64_t reduction, ignore_index;
+  RowwiseOptions options;
+  ScalarType loss_dtype;
+  bool grad_input, grad_target, stats, in_place;
+};
+
+struct CrossEntropyOutputs {
+  Tensor loss, grad_input, grad_target, lse, predicted;
+};
+
+void check_cross_entropy(const CrossEntropyCall& call, bool distribution, int64_t rows, int64_t classes) {
+  STD_TORCH_CHECK(call.target.numel() == (distribution ? rows * classes : rows),
+                  "cross_entropy: expected a target for each of ", rows, " rows (or a distribution over ", classes,
+                  " classes for each), got ", call.target.numel(), " elements");
+  STD_TORCH_CHECK(!call.weight || call.weight->numel() == classes, "cross_entropy: expected a weight for each of ",
+                  classes, " classes");
+  STD_TORCH_CHECK(!call.sample_weight || call.sample_weight->numel() == rows,
+                  "cross_entropy: expected a sample_weight for each of ", rows, " rows");
+  STD_TORCH_CHECK(!call.grad_output || call.grad_output->numel() == rows,
+                  "cross_entropy: expected a grad_output for each of ", rows, " rows");
+}
+
+CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
+  const Tensor& x = call.input;
+  const ScalarType arithmetic = arithmetic_type(x);
+  const int64_t dim = x.dim() > 1 ? 1 : 0;
+  const int64_t classes = x.size(dim);
+  const int64_t rows = classes ? x.numel() / classes : 0;
+  const bool distribution = is_floating(call.target.scalar_type());
+  check_cross_entropy(call, distribution, rows, classes);
+
+  CrossEntropyOutputs outputs{nothing(x), nothing(x), nothing(x), nothing(x), nothing(x)};
+  RowwiseTensors streams{dim, x, distribution ? std::optional<Tensor>(call.target) : std::nullopt};
+  if (call.in_place) {
+    streams.out_over_x();
+  } else if (call.grad_input) {
+    outputs.grad_input = streams.new_out(x.scalar_type());
+  }
+  if (call.grad_target) outputs.grad_target = streams.new_out2(x.scalar_type());
+  RowwiseArguments a = streams.arguments();
+
+  const bool side = distribution || call.options.label_smoothing != 0 || call.options.softcap != 0;
+  std::optional<Tensor> weight = as_arithmetic(call.weight, arithmetic);
+  if (side && !weight) weight = torch::stable::full({classes}, 1.0, arithmetic);
+  const std::optional<Tensor> row_weight = as_arithmetic(call.sample_weight, arithmetic);
+  const std::optional<Tensor> row_gradient = as_arithmetic(call.grad_output, arithmetic);
+  const Tensor target = distribution ? call.target : torch::stable::contiguous(call.target);
+  if (!distribution) {
+    a.target = target.const_data_ptr();
+    a.target_bytes = element_bytes(target.scalar_type());
+  }
+  a.ignore_index = call.ignore_index;
+  if (weight) a.class_weight = weight->const_data_ptr();
+  if (row_weight) a.row_weight = row_weight->const_data_ptr();
+  if (row_gradient) a.row_gradient = row_gradient->const_data_ptr();
+
+  double denominator = 1;
+  if (call.reduction == kMean) {
+    if (call.normalizer) {
+      denominator = number_in(*call.normalizer);
+    } else {
+      RowwiseArguments counted = a;
+      if (!call.weight || distribution) counted.class_weight = nullptr;
+      denominator = arithmetic == ScalarType::Double ? sum_of_weights<double>(counted) : sum_of_weights<float>(counted);
+    }
+    a.gradient_scale = 1 / denominator;
+    if (denominator == 0) a.gradient_scale = 0;  // nothing counts: zero gradient, NaN loss
+  }
+
+  double sum = 0;
+  int64_t bad_row = 0;
+  a.bad_row = &bad_row;
+  Tensor row_losses = nothing(x);
+  if (call.reduction == kNone) {
+    row_losses = torch::stable::new_empty(x, {rows}, arithmetic);
+    a.loss = row_losses.mutable_data_ptr();
+  } else {
+    a.loss_sum = &sum;
+  }
+  if (call.stats) {
+    outputs.lse = torch::stable::new_empty(x, {rows}, arithmetic);
+    outputs.predicted = torch::stable::new_empty(x, {rows}, ScalarType::Long);
+    a.lse = outputs.lse.mutable_data_ptr();
+    a.predicted = outputs.predicted.mutable_data_ptr<int64_t>();
+  }
+  const RowwiseOp op = distribution ? RowwiseOp::cross_entropy_distribution
+                       : side       ? RowwiseOp::cross_entropy_class
+                                    : RowwiseOp::cross_entropy_plain;
+  // A bad target must change nothing: with the gradient over the input there is no second look.
+  if (call.in_place) bad_row = first_bad_row(a);
+  if (!bad_row) kernels().rowwise(op, call.options, a);
+  STD_TORCH_CHECK(!bad_row, "cross_entropy: target ", target_of(a, bad_row - 1), " of row ", bad_row - 1,
+                  " is out of bounds: expected a class in [0, ", classes, ") or ignore_index (", a.ignore_index, ")");
+  if (call.reduction == kNone) {
+    outputs.loss = call.loss_dtype == arithmetic ? row_losses : torch::stable::to(row_losses, call.loss_dtype);
+  } else {
+    outputs.loss = new_number(x, sum / denominator, call.loss_dtype);
+  }
+  return outputs;
+}
+
+// softmax and log_softmax, forward (one input) and backward (two).
+Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::optional<Tensor>& y, int64_t dim,
+                   ScalarType dtype) {
+  RowwiseTensors streams{dim, x, y};
+  Tensor out = streams.new_out(dtype);
+  if (x.numel() == 0) return out;
+  RowwiseOptions options;
+  options.sign = negate ? -1 : 1;
+  kernels().rowwise(op, options, streams.arguments());
+  return out;
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> cross_entropy(
+    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer,
+    const std::optional<Tensor>& grad_output, int64_t reduction, int64_t ignore_index, double label_smoothing,
+    double z_loss, double softcap, ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats) {
+  CrossEntropyOutputs o = run_cross_entropy({input, target, weight, sample_weight, normalizer, grad_output, reduction,
+                                             ignore_index, {label_smoothing, z_loss, softcap}, loss_dtype, grad_input,
+                                             grad_target, stats, false});
+  return {o.loss, o.grad_input, o.grad_target, o.lse, o.predicted};
+}
+
+std::tuple<Tensor, Tensor, Tensor> cross_entropy_(
+    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer, int64_t reduction,
+    int64_t ignore_index, double label_smoothing, double z_loss, double softcap, ScalarType loss_dtype, bool stats) {
+  STD_TORCH_CHECK(reduction != kNone && !is_floating(target.scalar_type()),
+                  "cross_entropy_: the gradient can be written over the input for class targets and reduction 'mean' "
+                  "or 'sum' only");
+  CrossEntropyOutputs o = run_cross_entropy({input, target, weight, sample_weight, normalizer, std::nullopt, reduction,
+                                             ignore_index, {label_smoothing, z_loss, softcap}, loss_dtype, true, false,
+                                             stats, true});
+  return {o.loss, o.lse, o.predicted};
+}
+
+Tensor softmax(const Tensor& input, int64_t dim, bool negate, ScalarType dtype) {
+  return run_softmax(RowwiseOp::softmax, negate, input, std::nullopt, dim, dtype);
+}
+
+Tensor softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, bool negate,
+                        ScalarType input_dtype) {
+  return run_softmax(RowwiseOp::softmax_backward, negate, grad_output, output, dim, input_dtype);
+}
+
+Tensor log_softmax(const Tensor& input, int64_t dim, ScalarType dtype) {
+  return run_softmax(RowwiseOp::log_softmax, false, input, std::nullopt, dim, dtype);
+}
+
+Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, ScalarType input_dtype) {
+  return run_softmax(RowwiseOp::log_softmax_backward, false, grad_output, output, dim, input_dtype);
+}
+
+}  // namespace fused_ml
