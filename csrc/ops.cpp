@@ -25,6 +25,39 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def("softmax_backward(Tensor grad_output, Tensor output, int dim, bool negate, ScalarType input_dtype) -> Tensor");
   m.def("log_softmax(Tensor input, int dim, ScalarType dtype) -> Tensor");
   m.def("log_softmax_backward(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor");
+  // -> loss, what mean divided by (1 for sum)
+  m.def("nll_loss(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index) -> (Tensor, Tensor)");
+  // grad_output [rows], or one number with the total_weight it is divided by.
+  m.def(
+      "nll_loss_backward(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, int ignore_index, "
+      "Tensor? total_weight) -> Tensor");
+
+  // Operands expanded to the input's shape. focal_alpha < 0: none; ignore_index NaN: none; normalizer: mean's
+  // denominator, if not the number of elements. -> loss, input's gradient, target's gradient
+  m.def(
+      "binary_cross_entropy_with_logits(Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, "
+      "Tensor? normalizer, Tensor? grad_output, int reduction, float focal_gamma, float focal_alpha, "
+      "float label_smoothing, float ignore_index, ScalarType loss_dtype, bool loss, bool grad_input, "
+      "bool grad_target) -> (Tensor, Tensor, Tensor)");
+  m.def("logsigmoid(Tensor input, ScalarType dtype) -> Tensor");
+  m.def("logsigmoid_backward(Tensor grad_output, Tensor input) -> Tensor");
+
+  // One optimizer step over lists of tensors. Options, as float64, in the order of the formula's struct: sgd.h, adam.h.
+  // The gradient is multiplied by gradient_factor first; first: the momentum buffers hold nothing yet.
+  m.def(
+      "sgd_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] momentum_buffers, float[] options, bool first, "
+      "float gradient_factor) -> ()");
+  m.def(
+      "adam_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
+      "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, float[] options, float gradient_factor) -> ()");
+  // The same for eager use, where unpacking lists of states would take longer than the step: a plan holds the states,
+  // and each step binds the parameters and gradients to it. Contracts: multi_tensor_plan.h.
+  m.def("multi_tensor_plan(Tensor[] states, Tensor[] steps, int[] groups, int[] states_of, int[] first) -> int");
+  m.def("multi_tensor_free(int plan) -> ()");
+  m.def("multi_tensor_bind(int plan, Tensor[] params, Tensor[] grads) -> int");
+  m.def("multi_tensor_square_sum(int plan) -> float");
+  m.def("sgd_run(int plan, float[] options, float gradient_factor) -> ()");
+  m.def("adam_run(int plan, float[] options, float gradient_factor) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fused_ml, CompositeExplicitAutograd, m) {
@@ -32,6 +65,12 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, CompositeExplicitAutograd, m) {
   m.impl("cpu_isas_compiled", TORCH_BOX(&fused_ml::cpu_isas_compiled));
   m.impl("cpu_isas_supported", TORCH_BOX(&fused_ml::cpu_isas_supported));
   m.impl("choose_cpu_isa", TORCH_BOX(&fused_ml::choose_cpu_isa));
+  m.impl("multi_tensor_plan", TORCH_BOX(&fused_ml::multi_tensor_plan));
+  m.impl("multi_tensor_free", TORCH_BOX(&fused_ml::multi_tensor_free));
+  m.impl("multi_tensor_bind", TORCH_BOX(&fused_ml::multi_tensor_bind));
+  m.impl("multi_tensor_square_sum", TORCH_BOX(&fused_ml::multi_tensor_square_sum));
+  m.impl("sgd_run", TORCH_BOX(&fused_ml::sgd_run));
+  m.impl("adam_run", TORCH_BOX(&fused_ml::adam_run));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fused_ml, CPU, m) {
@@ -41,4 +80,11 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, CPU, m) {
   m.impl("softmax_backward", TORCH_BOX(&fused_ml::softmax_backward));
   m.impl("log_softmax", TORCH_BOX(&fused_ml::log_softmax));
   m.impl("log_softmax_backward", TORCH_BOX(&fused_ml::log_softmax_backward));
+  m.impl("nll_loss", TORCH_BOX(&fused_ml::nll_loss));
+  m.impl("nll_loss_backward", TORCH_BOX(&fused_ml::nll_loss_backward));
+  m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&fused_ml::binary_cross_entropy_with_logits));
+  m.impl("logsigmoid", TORCH_BOX(&fused_ml::logsigmoid));
+  m.impl("logsigmoid_backward", TORCH_BOX(&fused_ml::logsigmoid_backward));
+  m.impl("sgd_", TORCH_BOX(&fused_ml::sgd_));
+  m.impl("adam_", TORCH_BOX(&fused_ml::adam_));
 }

@@ -26,4 +26,33 @@ Tensor softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t
 Tensor log_softmax(const Tensor& input, int64_t dim, ScalarType dtype);
 Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, ScalarType input_dtype);
 
+std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+                                    int64_t reduction, int64_t ignore_index);
+Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const Tensor& target,
+                         const std::optional<Tensor>& weight, int64_t ignore_index,
+                         const std::optional<Tensor>& total_weight);
+
+// The elementwise losses and activations: pointwise_ops.cpp.
+std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
+    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& pos_weight, const std::optional<Tensor>& normalizer,
+    const std::optional<Tensor>& grad_output, int64_t reduction, double focal_gamma, double focal_alpha,
+    double label_smoothing, double ignore_index, ScalarType loss_dtype, bool loss, bool grad_input, bool grad_target);
+Tensor logsigmoid(const Tensor& input, ScalarType dtype);
+Tensor logsigmoid_backward(const Tensor& grad_output, const Tensor& input);
+
+// The optimizers: multi_tensor_ops.cpp.
+int64_t multi_tensor_plan(std::vector<Tensor> states, std::vector<Tensor> steps, std::vector<int64_t> groups,
+                          std::vector<int64_t> states_of, std::vector<int64_t> first);
+void multi_tensor_free(int64_t plan);
+int64_t multi_tensor_bind(int64_t plan, std::vector<Tensor> params, std::vector<Tensor> grads);
+double multi_tensor_square_sum(int64_t plan);
+void sgd_run(int64_t plan, std::vector<double> options, double gradient_factor);
+void adam_run(int64_t plan, std::vector<double> options, double gradient_factor);
+void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> momentum_buffers,
+          std::vector<double> options, bool first, double gradient_factor);
+void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> exp_avgs,
+           std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs, std::vector<Tensor> state_steps,
+           std::vector<double> options, double gradient_factor);
+
 }  // namespace fused_ml

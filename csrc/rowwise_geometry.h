@@ -1,18 +1,11 @@
 // Tensors of classes and rows, seen as the frame's [outer, class, inner].
 #pragma once
 
-#include <sys/mman.h>
-
 #include <algorithm>
 
-#include "torch_api.h"
+#include "tensors.h"
 
 namespace fused_ml {
-
-inline bool is_floating(ScalarType type) {
-  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
-         type == ScalarType::Half;
-}
 
 inline int element_bytes(ScalarType type) {
   switch (type) {
@@ -48,20 +41,6 @@ inline int64_t first_bad_row(const RowwiseArguments& a) {
   return 0;
 }
 
-// Page faults are half the time of a large fresh output: ask for huge pages before the first write.
-inline void prefer_huge_pages(const Tensor& tensor, size_t bytes) {
-  constexpr uintptr_t kPage = uintptr_t{1} << 21;
-  if (bytes < 2 * kPage) return;
-  const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.const_data_ptr()) + 4095) / 4096 * 4096;
-  madvise(reinterpret_cast<void*>(begin), bytes - 4096, MADV_HUGEPAGE);
-}
-
-inline Tensor new_number(const Tensor& like, double value, ScalarType type) {
-  Tensor number = torch::stable::new_empty(like, {}, type);
-  torch::stable::fill_(number, value);
-  return number;
-}
-
 // The input (and second input) of a rowwise operator, and outputs laid out like them.
 class RowwiseTensors {
  public:
@@ -72,14 +51,11 @@ class RowwiseTensors {
 
   // An output with the input's strides where the input is dense, else contiguous.
   Tensor new_out(ScalarType type) {
-    out = torch::stable::empty_like(x);
-    if (type != x.scalar_type()) out = torch::stable::to(*out, type);
-    prefer_huge_pages(*out, out->numel() * bytes_of(type));
+    out = empty_like(x, type);
     return *out;
   }
   Tensor new_out2(ScalarType type) {
-    out2 = torch::stable::empty_like(*y);
-    if (type != y->scalar_type()) out2 = torch::stable::to(*out2, type);
+    out2 = empty_like(*y, type);
     return *out2;
   }
   void out_over_x() {
@@ -110,10 +86,6 @@ class RowwiseTensors {
   }
 
  private:
-  static size_t bytes_of(ScalarType type) {
-    return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
-  }
-
   // The dimensions other than the classes', outermost first, those of size 1 left out.
   std::vector<int64_t> others() const {
     std::vector<int64_t> dims;

@@ -7,8 +7,6 @@ namespace fused_ml {
 
 namespace {
 
-enum Reduction : int64_t { kNone, kMean, kSum };
-
 ScalarType arithmetic_type(const Tensor& t) {
   return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
@@ -18,8 +16,6 @@ std::optional<Tensor> as_arithmetic(const std::optional<Tensor>& tensor, ScalarT
   if (!tensor) return std::nullopt;
   return torch::stable::contiguous(tensor->scalar_type() == type ? *tensor : torch::stable::to(*tensor, type));
 }
-
-Tensor nothing(const Tensor& like) { return torch::stable::new_empty(like, {0}); }
 
 // Sum over the rows that count of the weights of row and class: what `mean` divides by.
 template <class A>
@@ -49,12 +45,6 @@ double sum_of_weights(const RowwiseArguments& a) {
   double total = 0;
   for (double sum : sums) total += sum;
   return total;
-}
-
-double number_in(const Tensor& tensor) {
-  const Tensor as_double =
-      tensor.scalar_type() == ScalarType::Double ? tensor : torch::stable::to(tensor, ScalarType::Double);
-  return *as_double.const_data_ptr<double>();
 }
 
 struct CrossEntropyCall {
@@ -218,6 +208,81 @@ Tensor log_softmax(const Tensor& input, int64_t dim, ScalarType dtype) {
 
 Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, ScalarType input_dtype) {
   return run_softmax(RowwiseOp::log_softmax_backward, false, grad_output, output, dim, input_dtype);
+}
+
+// --- nll_loss: the own class's element, no softmax ---
+
+namespace {
+
+RowwiseArguments pick_arguments(RowwiseTensors& streams, const Tensor& target, const std::optional<Tensor>& weight,
+                                int64_t ignore_index, int64_t* bad_row) {
+  RowwiseArguments a = streams.arguments();
+  STD_TORCH_CHECK(target.numel() == a.rows, "nll_loss: expected a target for each of ", a.rows, " rows, got ",
+                  target.numel());
+  STD_TORCH_CHECK(!weight || weight->numel() == a.classes, "nll_loss: expected a weight for each of ", a.classes,
+                  " classes, got ", weight->numel());
+  a.target = target.const_data_ptr();
+  a.target_bytes = element_bytes(target.scalar_type());
+  a.ignore_index = ignore_index;
+  a.bad_row = bad_row;
+  if (weight) a.class_weight = weight->const_data_ptr();
+  return a;
+}
+
+double sum_of_weights(const RowwiseArguments& a, ScalarType arithmetic) {
+  return arithmetic == ScalarType::Double ? sum_of_weights<double>(a) : sum_of_weights<float>(a);
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+                                    int64_t reduction, int64_t ignore_index) {
+  const ScalarType arithmetic = arithmetic_type(input);
+  const Tensor targets = torch::stable::contiguous(target);
+  const std::optional<Tensor> weights = as_arithmetic(weight, arithmetic);
+  RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
+  int64_t bad_row = 0;
+  RowwiseArguments a = pick_arguments(streams, targets, weights, ignore_index, &bad_row);
+  double sum = 0;
+  Tensor losses = nothing(input);
+  if (reduction == kNone) {
+    losses = torch::stable::new_empty(input, {a.rows}, arithmetic);
+    a.loss = losses.mutable_data_ptr();
+  } else {
+    a.loss_sum = &sum;
+  }
+  kernels().rowwise(RowwiseOp::pick, {}, a);
+  STD_TORCH_CHECK(!bad_row, "nll_loss: target ", target_of(a, bad_row - 1), " of row ", bad_row - 1,
+                  " is out of bounds: expected a class in [0, ", a.classes, ") or ignore_index (", ignore_index, ")");
+  if (reduction == kNone) {
+    const bool same = arithmetic == input.scalar_type();
+    return {same ? losses : torch::stable::to(losses, input.scalar_type()), nothing(input)};
+  }
+  const double total = reduction == kMean ? sum_of_weights(a, arithmetic) : 1;
+  return {new_number(input, sum / total, input.scalar_type()), new_number(input, total, ScalarType::Double)};
+}
+
+// grad_output [rows], or one number that is divided by total_weight.
+Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const Tensor& target,
+                         const std::optional<Tensor>& weight, int64_t ignore_index,
+                         const std::optional<Tensor>& total_weight) {
+  const ScalarType arithmetic = arithmetic_type(input);
+  const Tensor targets = torch::stable::contiguous(target);
+  const std::optional<Tensor> weights = as_arithmetic(weight, arithmetic);
+  const std::optional<Tensor> by_row = total_weight ? std::nullopt : as_arithmetic(grad_output, arithmetic);
+  RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
+  Tensor out = streams.new_out(input.scalar_type());
+  torch::stable::zero_(out);
+  int64_t bad_row = 0;
+  RowwiseArguments a = pick_arguments(streams, targets, weights, ignore_index, &bad_row);
+  if (by_row) {
+    a.row_gradient = by_row->const_data_ptr();
+  } else {
+    const double total = number_in(*total_weight);
+    a.gradient_scale = total == 0 ? 0 : number_in(grad_output) / total;
+  }
+  kernels().rowwise(RowwiseOp::pick_backward, {}, a);
+  return out;
 }
 
 }  // namespace fused_ml

@@ -1,3 +1,25 @@
-"""Fused losses, activations and optimizers for PyTorch."""
-from fused_ml._library import cpu_isa
+"""PyTorch's losses, activations and optimizers, fused: torch's names, torch's contract, one pass over memory.
 
+>>> import fused_ml.nn.functional as F
+>>> from fused_ml import nn, optim
+"""
+
+from fused_ml._library import cpu_isa, cpu_isas_compiled, cpu_isas_supported  # isort: skip  (loads the library)
+from fused_ml import _fake, nn, optim
+from fused_ml._fallback import FusedFallbackWarning
+from fused_ml._patch import disable, enable, fused_ops, patch_torch
+from fused_ml._version import __version__
+
+__all__ = [
+    "FusedFallbackWarning",
+    "__version__",
+    "cpu_isa",
+    "cpu_isas_compiled",
+    "cpu_isas_supported",
+    "disable",
+    "enable",
+    "fused_ops",
+    "nn",
+    "optim",
+    "patch_torch",
+]

@@ -44,16 +44,77 @@ enum class RowwiseOp : int {
   log_softmax,
   softmax_backward,
   log_softmax_backward,
+  pick,          // loss from the own class's element alone
+  pick_backward, // and its gradient: 0 but there
 };
 
 struct RowwiseOptions {
   double label_smoothing = 0, z_loss = 0, softcap = 0, sign = 1;
 };
 
+constexpr int kMaxDims = 8;
+
+// One operand of a pointwise operator: strides in elements, along the arguments' sizes.
+struct Elements {
+  const void* data = nullptr;  // nullptr: not there, or not wanted
+  DType type = DType::float32;
+  int64_t strides[kMaxDims] = {};
+};
+
+struct PointwiseArguments {
+  int64_t numel = 0;
+  int dims = 1;
+  int64_t sizes[kMaxDims] = {1};
+  Elements x, t, w, p, g;      // input, target, weight, positive weight, gradient of the value
+  Elements value, dx, dt;      // outputs
+  double gradient_scale = 1;   // g, where there is none
+  double* sum = nullptr;       // of the values
+};
+
+enum class PointwiseOp : int { binary_cross_entropy, focal_binary_cross_entropy, logsigmoid };
+
+struct PointwiseOptions {
+  double focal_gamma = 0, focal_alpha = -1, label_smoothing = 0, ignore_index = __builtin_nan("");
+};
+
+// A tensor list in an optimizer step. Operands of an entry: parameter, gradient, then the states.
+constexpr int kMultiTensorOperands = 5;
+constexpr int kMultiTensorConstants = 12;
+constexpr int64_t kMultiTensorGranule = 256;  // elements; every entry starts a granule
+constexpr int64_t kMultiTensorBlock = 16;     // granules: the unit of work
+
+// Strides in elements, dimensions from the outermost in.
+struct StridedLayout {
+  static constexpr int max_dims = 12;
+  int dims;
+  int64_t sizes[max_dims];
+  int64_t strides[kMultiTensorOperands][max_dims];
+};
+
+struct MultiTensorEntry {
+  void* operands[kMultiTensorOperands];
+  int64_t numel;
+  const StridedLayout* layout;  // nullptr: all operands are dense and lie in memory in one order
+  double constants[kMultiTensorConstants];  // the formula's members
+};
+
+struct MultiTensorArguments {
+  const MultiTensorEntry* entries;  // [count]
+  const int64_t* first_granule;     // [count + 1], the last is the number of granules
+  int64_t count;
+  DType type, state_type;  // of parameters and gradients; of the states
+  double* block_sums;      // multi_tensor_square_sum: one for each block
+};
+
+enum class MultiTensorFormula : int { sgd, sgd_momentum, adam, adam_amsgrad };
+
 // The kernels of one instruction set. Each region defines one; the choice is made once, at load.
 struct Kernels {
   const char* name;
   void (*rowwise)(RowwiseOp, const RowwiseOptions&, const RowwiseArguments&);
+  void (*pointwise)(PointwiseOp, const PointwiseOptions&, const PointwiseArguments&);
+  void (*multi_tensor_update)(MultiTensorFormula, const MultiTensorArguments&);
+  void (*multi_tensor_square_sum)(const MultiTensorArguments&);
 };
 
 enum class InstructionSet : int { baseline, avx2, avx512, count };

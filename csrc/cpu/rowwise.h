@@ -67,21 +67,6 @@ inline bool all_unit(const RowwiseArguments& a, int64_t Stream::*stride) {
   return true;
 }
 
-// Runs `loop(begin, end)` over [0, tasks) on torch's threads.
-template <class Loop>
-void run_parallel(int64_t tasks, int64_t grain, const Loop& loop) {
-  parallel_for(
-      tasks, grain,
-      [](void* context, int64_t begin, int64_t end) { (*static_cast<const Loop*>(context))(begin, end); },
-      const_cast<Loop*>(&loop));
-}
-
-inline double sum_in_order(const double* values, int64_t count) {
-  double sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += values[i];
-  return sum;
-}
-
 }  // namespace FUSED_ML_NAMESPACE
 
 #include "rowwise_columns.h"

@@ -3,6 +3,7 @@
 
 #include "../formulas/softmax.h"
 #include "rowwise.h"
+#include "rowwise_pick.h"
 
 namespace FUSED_ML_NAMESPACE {
 
@@ -27,6 +28,10 @@ void run_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseArgum
       return rowwise<SoftmaxBackward<A>, A>({sign}, a);
     case RowwiseOp::log_softmax_backward:
       return rowwise<LogSoftmaxBackward<A>, A>({{sign}}, a);
+    case RowwiseOp::pick:
+      return PickLoop<A>(a).run();
+    case RowwiseOp::pick_backward:
+      return PickLoop<A>(a).run_backward();
   }
 }
 

@@ -1,5 +1,5 @@
-// Reductions over contiguous elements in a fixed number of lanes, so that the additions do not wait for each other
-// and the order is the same on every run.
+// What the frames share: reductions in a fixed number of lanes, so that the additions do not wait for each other and
+// their order is the same on every run; and the parallel loop.
 #pragma once
 
 #include "dtype.h"
@@ -54,6 +54,21 @@ FUSED_ML_INLINE int64_t first_where(int64_t count, Holds holds) {
     if (holds(i)) return i;
   }
   return -1;
+}
+
+// Runs `loop(begin, end)` over [0, tasks) on torch's threads.
+template <class Loop>
+void run_parallel(int64_t tasks, int64_t grain, const Loop& loop) {
+  parallel_for(
+      tasks, grain,
+      [](void* context, int64_t begin, int64_t end) { (*static_cast<const Loop*>(context))(begin, end); },
+      const_cast<Loop*>(&loop));
+}
+
+inline double sum_in_order(const double* values, int64_t count) {
+  double sum = 0;
+  for (int64_t i = 0; i < count; ++i) sum += values[i];
+  return sum;
 }
 
 }  // namespace FUSED_ML_NAMESPACE

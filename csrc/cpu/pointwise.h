@@ -1,0 +1,137 @@
+// The pointwise frame: elements of any strides, with an optional sum. No mathematics, no torch.
+//
+// A formula is a function PointwiseInputs<A> -> PointwiseResult<A>. The elements are taken in chunks of kChunk, each
+// with its own partial sum: the same bits for any number of threads.
+#pragma once
+
+#include "../formulas/pointwise_types.h"
+#include "convert.h"
+#include "vector_loops.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+constexpr int64_t kChunk = 16384;  // elements a task
+constexpr int64_t kPiece = 1024;   // elements at a time: the converted operands stay in the first-level cache
+
+template <class F, class A>
+class PointwiseLoop {
+ public:
+  PointwiseLoop(const F& formula, const PointwiseArguments& arguments) : f(formula), a(arguments) {}
+
+  void run() const {
+    const int64_t chunks = divide_up(a.numel, kChunk);
+    double* sums = static_cast<double*>(thread_scratch(Scratch::call, chunks * sizeof(double)));
+    run_parallel(chunks, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t chunk = begin; chunk < end; ++chunk) sums[chunk] = run_chunk(chunk * kChunk);
+    });
+    if (a.sum) *a.sum = sum_in_order(sums, chunks);
+  }
+
+ private:
+  const F f;
+  const PointwiseArguments& a;
+
+  struct Piece {
+    alignas(64) A x[kPiece], t[kPiece], w[kPiece], p[kPiece], g[kPiece], value[kPiece], dx[kPiece], dt[kPiece];
+  };
+
+  double run_chunk(int64_t first) const {
+    Piece piece;
+    fill(piece.t, A(0));
+    fill(piece.w, A(1));
+    fill(piece.p, A(1));
+    fill(piece.g, A(a.gradient_scale));
+    const int64_t last = first + kChunk < a.numel ? first + kChunk : a.numel;
+    const int64_t run = a.sizes[a.dims - 1];  // elements that lie evenly
+    double sum = 0;
+    for (int64_t i = first; i < last;) {
+      const int64_t offset = i % run;
+      int64_t count = run - offset < last - i ? run - offset : last - i;
+      if (count > kPiece) count = kPiece;
+      sum += run_piece(i / run, offset, count, piece);
+      i += count;
+    }
+    return sum;
+  }
+
+  static void fill(A* to, A value) {
+    for (int64_t i = 0; i < kPiece; ++i) to[i] = value;
+  }
+
+  // Elements [offset, offset + count) of the innermost dimension, at index `outer` of the others.
+  double run_piece(int64_t outer, int64_t offset, int64_t count, Piece& piece) const {
+    PointwiseInputs<const A*> in;
+    in.x = fetch(a.x, outer, offset, count, piece.x);
+    in.t = fetch(a.t, outer, offset, count, piece.t);
+    in.w = fetch(a.w, outer, offset, count, piece.w);
+    in.p = fetch(a.p, outer, offset, count, piece.p);
+    in.g = fetch(a.g, outer, offset, count, piece.g);
+    A* value = place(a.value, outer, offset, piece.value);
+    A* dx = place(a.dx, outer, offset, piece.dx);
+    A* dt = place(a.dt, outer, offset, piece.dt);
+    const bool wants_value = a.value.data || a.sum;
+    if (a.dt.data) {
+      compute<true, true, true>(in, count, value, dx, dt);
+    } else if (!a.dx.data) {
+      compute<true, false, false>(in, count, value, dx, dt);
+    } else if (wants_value) {
+      compute<true, true, false>(in, count, value, dx, dt);
+    } else {
+      compute<false, true, false>(in, count, value, dx, dt);
+    }
+    put(a.value, outer, offset, count, piece.value);
+    put(a.dx, outer, offset, count, piece.dx);
+    put(a.dt, outer, offset, count, piece.dt);
+    return a.sum ? sum_of<A>(count, [=](int64_t i) { return value[i]; }) : 0.0;
+  }
+
+  template <bool kValue, bool kDx, bool kDt>
+  void compute(const PointwiseInputs<const A*>& in, int64_t count, A* __restrict value, A* __restrict dx,
+               A* __restrict dt) const {
+    const F formula = f;
+    const A *x = in.x, *t = in.t, *w = in.w, *p = in.p, *g = in.g;
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) {
+      const PointwiseResult<A> r = formula(PointwiseInputs<A>{x[i], t[i], w[i], p[i], g[i]});
+      if constexpr (kValue) value[i] = r.value;
+      if constexpr (kDx) dx[i] = r.dx;
+      if constexpr (kDt) dt[i] = r.dt;
+    }
+  }
+
+  int64_t position(const Elements& e, int64_t outer, int64_t offset) const {
+    int64_t at = offset * e.strides[a.dims - 1];
+    for (int d = a.dims - 2; d >= 0; --d) {
+      at += outer % a.sizes[d] * e.strides[d];
+      outer /= a.sizes[d];
+    }
+    return at;
+  }
+  int64_t step(const Elements& e) const { return e.strides[a.dims - 1]; }
+  bool in_memory(const Elements& e) const { return e.type == arithmetic_dtype<A> && step(e) == 1; }
+
+  // An operand that is not there keeps the constant its buffer was filled with.
+  const A* fetch(const Elements& e, int64_t outer, int64_t offset, int64_t count, A* buffer) const {
+    if (!e.data) return buffer;
+    const int64_t at = position(e, outer, offset);
+    if (in_memory(e)) return static_cast<const A*>(e.data) + at;
+    with_type<A>(e.type, e.data, [&](auto* p) { load_strided(p + at, step(e), count, buffer); });
+    return buffer;
+  }
+  A* place(const Elements& e, int64_t outer, int64_t offset, A* buffer) const {
+    if (!e.data || !in_memory(e)) return buffer;
+    return static_cast<A*>(const_cast<void*>(e.data)) + position(e, outer, offset);
+  }
+  void put(const Elements& e, int64_t outer, int64_t offset, int64_t count, const A* buffer) const {
+    if (!e.data || in_memory(e)) return;
+    const int64_t at = position(e, outer, offset);
+    with_type<A>(e.type, e.data, [&](auto* p) { store_strided(buffer, count, p + at, step(e)); });
+  }
+};
+
+template <class F, class A>
+void pointwise(const F& formula, const PointwiseArguments& a) {
+  PointwiseLoop<F, A>(formula, a).run();
+}
+
+}  // namespace FUSED_ML_NAMESPACE

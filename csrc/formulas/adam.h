@@ -1,0 +1,101 @@
+// Adam and AdamW, with AMSGrad: a step along the running mean of the gradient over the root of its running square.
+//
+//   g = gradient_factor * gradient + l2 * p           L2 decay (Adam); 0 for AdamW
+//   m = beta1 * m + (1 - beta1) * g
+//   v = beta2 * v + (1 - beta2) * g^2                 AMSGrad: vmax = max(vmax, v), and vmax below in place of v
+//   p = (1 - lr * weight_decay) * p                   decoupled decay (AdamW)
+//       - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
+//
+// Kingma and Ba, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980
+// Loshchilov and Hutter, "Decoupled Weight Decay Regularization", https://arxiv.org/abs/1711.05101
+// Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", https://openreview.net/forum?id=ryQu7f-RZ
+#pragma once
+
+#include "portable.h"
+
+#ifdef __CUDACC__
+#include <math.h>
+#endif
+
+namespace FUSED_ML_NAMESPACE {
+
+FUSED_ML_INLINE float square_root(float x) {
+#ifdef __CUDACC__
+  return sqrtf(x);
+#else
+  return __builtin_sqrtf(x);
+#endif
+}
+FUSED_ML_INLINE double square_root(double x) {
+#ifdef __CUDACC__
+  return sqrt(x);
+#else
+  return __builtin_sqrt(x);
+#endif
+}
+
+// A parameter group's options, in the order in which Python sends them.
+struct AdamOptions {
+  double lr, beta1, beta2, eps, weight_decay;
+  double decoupled, maximize;  // 0 or 1
+};
+
+// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is an A.
+template <class A>
+struct AdamConstants {
+  A gradient_factor;  // 1 / loss scale * clip coefficient, negative to maximize
+  A l2, shrink;       // shrink = 1 - lr * weight_decay where the decay is decoupled, else 1
+  A beta1, rest1, beta2, rest2;  // rest = 1 - beta
+  A step_size;                   // lr / (1 - beta1^t)
+  A root_correction;             // 1 / sqrt(1 - beta2^t)
+  A eps;
+
+  FUSED_ML_INLINE void moments(A p, A gradient, A& m, A& v) const {
+    const A scaled = gradient_factor * gradient;
+    const A g = l2 != A(0) ? scaled + l2 * p : scaled;  // no 0 * p: an infinite parameter stays one
+    m = beta1 * m + rest1 * g;
+    v = beta2 * v + rest2 * g * g;
+  }
+  FUSED_ML_INLINE A moved(A p, A m, A v) const {
+    return p * shrink - step_size * (m / (square_root(v) * root_correction + eps));
+  }
+};
+
+// States: m, v.
+template <class A>
+struct Adam : AdamConstants<A> {
+  static constexpr int states = 2;
+  FUSED_ML_INLINE void operator()(A& p, A gradient, A& m, A& v) const {
+    this->moments(p, gradient, m, v);
+    p = this->moved(p, m, v);
+  }
+};
+
+// States: m, v, vmax. The maximum is of the uncorrected v, and a NaN in either stays.
+template <class A>
+struct AdamAmsgrad : AdamConstants<A> {
+  static constexpr int states = 3;
+  FUSED_ML_INLINE void operator()(A& p, A gradient, A& m, A& v, A& vmax) const {
+    this->moments(p, gradient, m, v);
+    vmax = (vmax >= v) | (vmax != vmax) ? vmax : v;
+    p = this->moved(p, m, vmax);
+  }
+};
+
+// The constants of step `t` >= 1, given beta1^t and beta2^t.
+inline AdamConstants<double> adam_constants(const AdamOptions& o, double power1, double power2,
+                                            double gradient_factor) {
+  const bool decoupled = o.decoupled != 0;
+  return {o.maximize != 0 ? -gradient_factor : gradient_factor,
+          decoupled ? 0 : o.weight_decay,
+          decoupled ? 1 - o.lr * o.weight_decay : 1,
+          o.beta1,
+          1 - o.beta1,
+          o.beta2,
+          1 - o.beta2,
+          o.lr / (1 - power1),
+          1 / square_root(1 - power2),
+          o.eps};
+}
+
+}  // namespace FUSED_ML_NAMESPACE

@@ -1,0 +1,61 @@
+// Stochastic gradient descent, with momentum, dampening, Nesterov's look-ahead and L2 decay.
+//
+//   g = gradient_factor * gradient + weight_decay * p
+//   b = momentum * b + (1 - dampening) * g            the first step: b = g
+//   p = p - lr * (nesterov ? g + momentum * b : b)    without momentum: p - lr * g
+//
+// Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning", 2013,
+// https://proceedings.mlr.press/v28/sutskever13.html (torch's form: the learning rate multiplies b as a whole)
+#pragma once
+
+#include "portable.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+// A parameter group's options, in the order in which Python sends them.
+struct SgdOptions {
+  double lr, momentum, dampening, weight_decay;
+  double nesterov, maximize;  // 0 or 1
+};
+
+// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is an A.
+template <class A>
+struct SgdConstants {
+  A gradient_factor;  // 1 / loss scale * clip coefficient, negative to maximize
+  A weight_decay, momentum, rest, lr;  // rest = 1 - dampening
+  A nesterov, first;                   // 0 or 1; first: the buffer holds nothing yet
+
+  FUSED_ML_INLINE A decayed(A p, A gradient) const {
+    const A scaled = gradient_factor * gradient;
+    return weight_decay != A(0) ? scaled + weight_decay * p : scaled;  // no 0 * p: an infinite p stays one
+  }
+};
+
+template <class A>
+struct Sgd : SgdConstants<A> {
+  static constexpr int states = 0;
+  FUSED_ML_INLINE void operator()(A& p, A gradient) const { p = p - this->lr * this->decayed(p, gradient); }
+};
+
+// State: b.
+template <class A>
+struct SgdMomentum : SgdConstants<A> {
+  static constexpr int states = 1;
+  FUSED_ML_INLINE void operator()(A& p, A gradient, A& b) const {
+    const A g = this->decayed(p, gradient);
+    b = this->first != A(0) ? g : this->momentum * b + this->rest * g;
+    p = p - this->lr * (this->nesterov != A(0) ? g + this->momentum * b : b);
+  }
+};
+
+inline SgdConstants<double> sgd_constants(const SgdOptions& o, bool first, double gradient_factor) {
+  return {o.maximize != 0 ? -gradient_factor : gradient_factor,
+          o.weight_decay,
+          o.momentum,
+          1 - o.dampening,
+          o.lr,
+          o.nesterov,
+          first ? 1.0 : 0.0};
+}
+
+}  // namespace FUSED_ML_NAMESPACE

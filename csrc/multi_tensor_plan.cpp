@@ -1,0 +1,236 @@
+#include "multi_tensor_plan.h"
+
+#include <algorithm>
+
+namespace fused_ml {
+
+namespace {
+
+bool same(const Tensor& tensor, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+  const size_t dims = sizes.size();
+  if (static_cast<size_t>(tensor.dim()) != dims) return false;
+  const auto now = tensor.sizes(), now_strides = tensor.strides();
+  return std::equal(sizes.begin(), sizes.end(), now.begin()) &&
+         std::equal(strides.begin(), strides.end(), now_strides.begin());
+}
+
+bool fused_type(ScalarType type) {
+  return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
+         type == ScalarType::Half;
+}
+
+bool strided(const Tensor& tensor) {
+  int32_t layout = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
+  return layout == aoti_torch_layout_strided();
+}
+
+int64_t item_size(ScalarType type) {
+  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
+}
+
+}  // namespace
+
+Plan::Plan(std::vector<Tensor> states, std::vector<Tensor> steps, const std::vector<int64_t>& groups,
+           const std::vector<int64_t>& states_of, const std::vector<int64_t>& first)
+    : items_(groups.size()) {
+  STD_TORCH_CHECK(states_of.size() == groups.size() && first.size() == groups.size(),
+                  "groups, states_of and first: one number for each parameter");
+  STD_TORCH_CHECK(steps.empty() || steps.size() == groups.size(), "steps: one for each parameter, or none");
+  size_t next = 0;
+  for (size_t i = 0; i < items_.size(); ++i) {
+    Item& item = items_[i];
+    STD_TORCH_CHECK(states_of[i] >= 0 && states_of[i] <= kMaxStates && next + states_of[i] <= states.size(),
+                    "parameter ", i, " has ", states_of[i], " states: expected at most ", kMaxStates,
+                    " and all of them in the list");
+    item.states_count = static_cast<int>(states_of[i]);
+    for (int k = 0; k < item.states_count; ++k) item.states.push_back(std::move(states[next++]));
+    if (!steps.empty()) item.step = std::move(steps[i]);
+    item.group = groups[i];
+    item.first = first[i] != 0;
+  }
+}
+
+const Tensor& Plan::operand(const Item& item, int k, const Tensor& param, const Tensor& grad) const {
+  return k == 0 ? param : k == 1 ? grad : item.states[k - 2];
+}
+
+bool Plan::as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const {
+  if (!item.known || !grad.is_cpu() || !strided(grad)) return false;
+  if (param.scalar_type() != item.scalar_type || grad.scalar_type() != item.scalar_type) return false;
+  for (int k = 0; k < 2 + item.states_count; ++k) {
+    const Tensor& tensor = operand(item, k, param, grad);
+    void* data = tensor.data_ptr();
+    if (k == 1) {
+      item.operands[k] = data;
+    } else if (data != item.operands[k]) {
+      return false;
+    }
+    if (k >= 2 && tensor.scalar_type() != item.state_scalar_type) return false;
+    if (!same(tensor, item.sizes, item.strides[k])) return false;
+  }
+  return !item.step || item.step->data_ptr() == item.step_data;
+}
+
+Problem Plan::check(const Item& item, const Tensor& param, const Tensor& grad) const {
+  for (int k = 0; k < 2 + item.states_count; ++k) {
+    const Tensor& tensor = operand(item, k, param, grad);
+    if (!tensor.is_cpu()) return Problem::device;
+    if (!strided(tensor)) return Problem::layout;
+  }
+  const ScalarType type = param.scalar_type();
+  if (!fused_type(type) || grad.scalar_type() != type) return Problem::dtype;
+  for (int k = 0; k < item.states_count; ++k) {
+    const ScalarType state = item.states[k].scalar_type();
+    const bool wide = state == ScalarType::Float && (type == ScalarType::BFloat16 || type == ScalarType::Half);
+    if ((state != type && !wide) || state != item.states[0].scalar_type()) return Problem::state_dtype;
+  }
+  const auto sizes = param.sizes();
+  for (int k = 1; k < 2 + item.states_count; ++k) {
+    const auto other = operand(item, k, param, grad).sizes();
+    if (!std::equal(sizes.begin(), sizes.end(), other.begin(), other.end())) return Problem::shape;
+  }
+  return Problem::none;
+}
+
+Problem Plan::look_at_step(Item& item) const {
+  if (!item.step) return Problem::none;
+  const ScalarType type = item.step->scalar_type();
+  const bool number = type == ScalarType::Float || type == ScalarType::Double;
+  if (!item.step->is_cpu() || !number || item.step->numel() != 1) return Problem::step;
+  item.double_step = type == ScalarType::Double;
+  item.step_data = item.step->data_ptr();
+  return Problem::none;
+}
+
+Problem Plan::look_at(Item& item, const Tensor& param, const Tensor& grad) const {
+  item.known = false;
+  Problem problem = check(item, param, grad);
+  if (problem == Problem::none) problem = look_at_step(item);
+  if (problem != Problem::none) return problem;
+  item.scalar_type = param.scalar_type();
+  item.state_scalar_type = item.states_count ? item.states[0].scalar_type() : item.scalar_type;
+  item.numel = param.numel();
+  const auto sizes = param.sizes();
+  item.sizes.assign(sizes.begin(), sizes.end());
+  for (int k = 0; k < 2 + item.states_count; ++k) {
+    const Tensor& tensor = operand(item, k, param, grad);
+    item.operands[k] = tensor.data_ptr();
+    const auto strides = tensor.strides();
+    item.strides[k].assign(strides.begin(), strides.end());
+  }
+  problem = lay_out(item);
+  item.known = problem == Problem::none;
+  return problem;
+}
+
+// Dimensions of size 1 dropped, the others ordered by the parameter's memory, and those that run on into one another
+// in every operand merged. What is left is one dense dimension, or needs a StridedLayout.
+Problem Plan::lay_out(Item& item) {
+  item.layout.reset();
+  if (item.numel <= 1) return Problem::none;
+  const int operands = 2 + item.states_count;
+  std::vector<size_t> order;
+  for (size_t d = 0; d < item.sizes.size(); ++d) {
+    if (item.sizes[d] != 1) order.push_back(d);
+  }
+  for (size_t d : order) {
+    for (int k = 0; k < operands; ++k) {
+      if (k != 1 && item.strides[k][d] == 0) return Problem::overlap;
+    }
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [&](size_t a, size_t b) { return item.strides[0][a] > item.strides[0][b]; });
+  std::vector<std::vector<int64_t>> merged;  // size, then the operands' strides
+  for (size_t d : order) {
+    std::vector<int64_t> dim{item.sizes[d]};
+    for (int k = 0; k < operands; ++k) dim.push_back(item.strides[k][d]);
+    bool runs_on = !merged.empty();
+    for (int k = 1; runs_on && k <= operands; ++k) runs_on = merged.back()[k] == dim[k] * dim[0];
+    if (runs_on) dim[0] *= merged.back()[0], merged.pop_back();
+    merged.push_back(std::move(dim));
+  }
+  bool dense = merged.size() == 1;
+  for (int k = 1; dense && k <= operands; ++k) dense = merged[0][k] == 1;
+  if (dense) return Problem::none;
+  if (merged.size() > StridedLayout::max_dims) return Problem::dimensions;
+  item.layout = std::make_unique<StridedLayout>();
+  item.layout->dims = static_cast<int>(merged.size());
+  for (size_t d = 0; d < merged.size(); ++d) {
+    item.layout->sizes[d] = merged[d][0];
+    for (int k = 0; k < operands; ++k) item.layout->strides[k][d] = merged[d][k + 1];
+  }
+  return Problem::none;
+}
+
+// Tensors whose memory overlaps are stepped one after the other, in order: wave by wave. Nearly always all are 0.
+std::vector<int64_t> Plan::waves() const {
+  struct Range {
+    const char *begin, *end;
+    size_t item;
+  };
+  std::vector<Range> written;
+  for (size_t i = 0; i < items_.size(); ++i) {
+    const Item& item = items_[i];
+    for (int k = 0; item.numel && k < 2 + item.states_count; ++k) {
+      if (k == 1) continue;
+      int64_t last = 0;
+      for (size_t d = 0; d < item.sizes.size(); ++d) last += (item.sizes[d] - 1) * item.strides[k][d];
+      const char* begin = static_cast<const char*>(item.operands[k]);
+      written.push_back({begin, begin + (last + 1) * item_size(k ? item.state_scalar_type : item.scalar_type), i});
+    }
+  }
+  std::vector<int64_t> wave(items_.size(), 0);
+  std::vector<Range> sorted = written;
+  std::sort(sorted.begin(), sorted.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  bool overlap = false;
+  for (size_t i = 1; i < sorted.size(); ++i) overlap |= sorted[i].begin < sorted[i - 1].end;
+  if (!overlap) return wave;
+  for (size_t i = 0; i < written.size(); ++i) {  // in the items' order
+    for (size_t j = 0; j < i; ++j) {
+      const Range &a = written[j], &b = written[i];
+      if (a.item != b.item && a.begin < b.end && b.begin < a.end) {
+        wave[b.item] = std::max(wave[b.item], wave[a.item] + 1);
+      }
+    }
+  }
+  return wave;
+}
+
+void Plan::group_launches() {
+  launches_.clear();
+  const std::vector<int64_t> wave = waves();
+  for (size_t i = 0; i < items_.size(); ++i) {
+    const Item& item = items_[i];
+    const DType type = dtype_of(item.scalar_type), state_type = dtype_of(item.state_scalar_type);
+    auto launch = std::find_if(launches_.begin(), launches_.end(), [&](const Launch& l) {
+      return l.wave == wave[i] && l.states_count == item.states_count && l.type == type && l.state_type == state_type;
+    });
+    if (launch == launches_.end()) {
+      launch = launches_.insert(launch, {item.states_count, type, state_type, wave[i], {}, {}, {0}});
+    }
+    launch->items.push_back(i);
+    launch->entries.emplace_back();
+    const int64_t granules = (item.numel + kMultiTensorGranule - 1) / kMultiTensorGranule;
+    launch->first_granule.push_back(launch->first_granule.back() + granules);
+  }
+  std::stable_sort(launches_.begin(), launches_.end(),
+                   [](const Launch& a, const Launch& b) { return a.wave < b.wave; });
+}
+
+int64_t Plan::bind(const std::vector<Tensor>& params, std::vector<Tensor> grads) {
+  STD_TORCH_CHECK(params.size() == items_.size() && grads.size() == items_.size(), "the plan is for ", items_.size(),
+                  " parameters; got ", params.size(), " and ", grads.size(), " gradients");
+  bool changed = launches_.empty();
+  for (size_t i = 0; i < items_.size(); ++i) {
+    if (as_last_seen(items_[i], params[i], grads[i])) continue;
+    const Problem problem = look_at(items_[i], params[i], grads[i]);
+    if (problem != Problem::none) return static_cast<int64_t>(problem) + 16 * static_cast<int64_t>(i);
+    changed = true;
+  }
+  if (changed) group_launches();
+  grads_ = std::move(grads);
+  return 0;
+}
+
+}  // namespace fused_ml

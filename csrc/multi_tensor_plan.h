@@ -1,0 +1,83 @@
+// A plan: the tensors of an optimizer, laid out for the multi_tensor kernels, and kept from step to step.
+#pragma once
+
+#include <memory>
+
+#include "torch_api.h"
+
+namespace fused_ml {
+
+// Why a list of tensors cannot be stepped by the kernels. fused_ml/optim/_plan.py has the same list.
+enum class Problem : int64_t { none, device, layout, dtype, state_dtype, shape, overlap, dimensions, step };
+
+// Holds the states and step counts, which nothing but the optimizer refers to. Parameters and gradients are handed
+// over at every step instead: a reference from here to a parameter whose hooks refer to the optimizer would be a
+// cycle that Python cannot collect.
+class Plan {
+ public:
+  // states: the states of parameter 0, then those of 1 ...; steps: one a parameter, or none at all.
+  // groups, states_of, first: [parameters]; index of the parameter's group, number of its states, and whether these
+  // hold nothing yet.
+  Plan(std::vector<Tensor> states, std::vector<Tensor> steps, const std::vector<int64_t>& groups,
+       const std::vector<int64_t>& states_of, const std::vector<int64_t>& first);
+
+  // Takes this step's parameters and gradients, and checks every tensor anew: sizes, strides, types and addresses may
+  // have changed under the same object. 0, or Problem + 16 * the parameter's index; then nothing may be run.
+  int64_t bind(const std::vector<Tensor>& params, std::vector<Tensor> grads);
+
+  // Of the bound gradients, unscaled.
+  double square_sum();
+
+  // One step. options: the formula's options for each group in turn. Lets go of the gradients.
+  void run_sgd(const std::vector<double>& options, double gradient_factor);
+  void run_adam(const std::vector<double>& options, double gradient_factor);
+
+ private:
+  static constexpr int kMaxStates = kMultiTensorOperands - 2;
+
+  struct Item {
+    std::vector<Tensor> states;
+    std::optional<Tensor> step;
+    int states_count = 0;
+    bool first = false, known = false;
+    int64_t group = 0;
+    // As last seen.
+    void* operands[kMultiTensorOperands] = {};
+    void* step_data = nullptr;
+    ScalarType scalar_type = ScalarType::Undefined, state_scalar_type = ScalarType::Undefined;
+    bool double_step = false;
+    std::vector<int64_t> sizes, strides[kMultiTensorOperands];
+    int64_t numel = 0;
+    std::unique_ptr<StridedLayout> layout;
+  };
+
+  // The items that one parallel region can take: one formula, one pair of types, no memory written twice.
+  struct Launch {
+    int states_count;
+    DType type, state_type;
+    int64_t wave;
+    std::vector<size_t> items;
+    std::vector<MultiTensorEntry> entries;
+    std::vector<int64_t> first_granule;
+
+    MultiTensorArguments arguments() const;
+  };
+
+  const Tensor& operand(const Item& item, int k, const Tensor& param, const Tensor& grad) const;
+  bool as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const;
+  Problem look_at(Item& item, const Tensor& param, const Tensor& grad) const;
+  Problem check(const Item& item, const Tensor& param, const Tensor& grad) const;
+  Problem look_at_step(Item& item) const;
+  static Problem lay_out(Item& item);
+  std::vector<int64_t> waves() const;
+  void group_launches();
+  void fill(Launch& launch) const;
+  template <class Prepare>
+  void run(const Prepare& prepare);
+
+  std::vector<Item> items_;
+  std::vector<Launch> launches_;
+  std::vector<Tensor> grads_;  // alive from bind to run: they may be copies that the dispatcher made for the call
+};
+
+}  // namespace fused_ml

@@ -1,0 +1,136 @@
+// The pointwise operators: from tensors to the frame's arguments and back.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "ops.h"
+#include "tensors.h"
+
+namespace fused_ml {
+
+namespace {
+
+// Gives the arguments the input's dimensions, largest stride first, merged where every operand allows.
+class PointwiseShape {
+ public:
+  explicit PointwiseShape(const Tensor& input) : x(input) {}
+
+  void add(Elements& to, const Tensor& tensor) { operands.push_back({&to, tensor}); }
+
+  void fill(PointwiseArguments& a) const {
+    std::vector<int64_t> order(x.dim());
+    std::iota(order.begin(), order.end(), 0);
+    std::stable_sort(order.begin(), order.end(), [&](int64_t p, int64_t q) { return x.stride(p) > x.stride(q); });
+    a.numel = x.numel();
+    a.dims = 1;
+    a.sizes[0] = 1;
+    int64_t last = -1;  // the dimension that the current merged one ends with
+    for (int64_t d : order) {
+      if (x.size(d) == 1) continue;
+      const bool merges = last >= 0 && std::all_of(operands.begin(), operands.end(), [&](const Operand& o) {
+        return o.tensor.stride(last) == o.tensor.stride(d) * x.size(d);
+      });
+      if (last >= 0 && !merges) ++a.dims;
+      STD_TORCH_CHECK(a.dims <= kMaxDims, "fused_ml: more than ", kMaxDims,
+                      " dimensions that do not merge; make the operands contiguous");
+      a.sizes[a.dims - 1] = merges ? a.sizes[a.dims - 1] * x.size(d) : x.size(d);
+      for (const Operand& o : operands) o.to->strides[a.dims - 1] = o.tensor.stride(d);
+      last = d;
+    }
+    for (const Operand& o : operands) {
+      o.to->data = o.tensor.const_data_ptr();
+      o.to->type = dtype_of(o.tensor);
+      if (last < 0) o.to->strides[0] = 1;
+    }
+  }
+
+ private:
+  struct Operand {
+    Elements* to;
+    Tensor tensor;
+  };
+  Tensor x;
+  std::vector<Operand> operands;
+};
+
+void check_operand(const char* name, const std::optional<Tensor>& tensor, const Tensor& input) {
+  if (!tensor) return;
+  const auto sizes = tensor->sizes(), expected = input.sizes();
+  STD_TORCH_CHECK(sizes.size() == expected.size() && std::equal(sizes.begin(), sizes.end(), expected.begin()),
+                  "expected ", name, " expanded to the input's shape");
+  STD_TORCH_CHECK((tensor->scalar_type() == ScalarType::Double) == (input.scalar_type() == ScalarType::Double),
+                  "expected ", name, " in the input's arithmetic: float64 with float64, else any other floating type");
+}
+
+}  // namespace
+
+std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
+    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
+    const std::optional<Tensor>& pos_weight, const std::optional<Tensor>& normalizer,
+    const std::optional<Tensor>& grad_output, int64_t reduction, double focal_gamma, double focal_alpha,
+    double label_smoothing, double ignore_index, ScalarType loss_dtype, bool loss, bool grad_input, bool grad_target) {
+  check_operand("target", target, input);
+  check_operand("weight", weight, input);
+  check_operand("pos_weight", pos_weight, input);
+  check_operand("grad_output", grad_output, input);
+  PointwiseArguments a;
+  PointwiseShape shape(input);
+  shape.add(a.x, input);
+  shape.add(a.t, target);
+  if (weight) shape.add(a.w, *weight);
+  if (pos_weight) shape.add(a.p, *pos_weight);
+  if (grad_output) shape.add(a.g, *grad_output);
+
+  Tensor value = nothing(input), dx = nothing(input), dt = nothing(input);
+  if (loss && reduction == kNone) {
+    value = empty_like(input, loss_dtype);
+    shape.add(a.value, value);
+  }
+  if (grad_input) {
+    dx = empty_like(input, input.scalar_type());
+    shape.add(a.dx, dx);
+  }
+  if (grad_target) {
+    dt = empty_like(input, target.scalar_type());
+    shape.add(a.dt, dt);
+  }
+  shape.fill(a);
+  double denominator = 1;
+  if (reduction == kMean) {
+    denominator = normalizer ? number_in(*normalizer) : static_cast<double>(input.numel());
+    a.gradient_scale = denominator == 0 ? 0 : 1 / denominator;
+  }
+  double sum = 0;
+  if (loss && reduction != kNone) a.sum = &sum;
+  const bool plain = focal_gamma == 0 && focal_alpha < 0 && label_smoothing == 0 && std::isnan(ignore_index);
+  kernels().pointwise(plain ? PointwiseOp::binary_cross_entropy : PointwiseOp::focal_binary_cross_entropy,
+                      {focal_gamma, focal_alpha, label_smoothing, ignore_index}, a);
+  if (a.sum) value = new_number(input, sum / denominator, loss_dtype);
+  return {value, dx, dt};
+}
+
+Tensor logsigmoid(const Tensor& input, ScalarType dtype) {
+  PointwiseArguments a;
+  PointwiseShape shape(input);
+  Tensor out = empty_like(input, dtype);
+  shape.add(a.x, input);
+  shape.add(a.value, out);
+  shape.fill(a);
+  kernels().pointwise(PointwiseOp::logsigmoid, {}, a);
+  return out;
+}
+
+Tensor logsigmoid_backward(const Tensor& grad_output, const Tensor& input) {
+  check_operand("grad_output", grad_output, input);
+  PointwiseArguments a;
+  PointwiseShape shape(input);
+  Tensor out = empty_like(input, input.scalar_type());
+  shape.add(a.x, input);
+  shape.add(a.g, grad_output);
+  shape.add(a.dx, out);
+  shape.fill(a);
+  kernels().pointwise(PointwiseOp::logsigmoid, {}, a);
+  return out;
+}
+
+}  // namespace fused_ml

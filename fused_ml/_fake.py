@@ -1,0 +1,95 @@
+"""Shapes and dtypes of the operators' results, for tracing: no data is touched."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.library import register_fake
+
+
+def _wide(t: Tensor) -> torch.dtype:
+    return torch.float64 if t.dtype == torch.float64 else torch.float32
+
+
+def _rows(input: Tensor) -> int:
+    return input.numel() // input.shape[1 if input.dim() > 1 else 0]
+
+
+def _cross_entropy_results(input, reduction, loss_dtype, stats):
+    rows = _rows(input)
+    loss = input.new_empty((rows,) if reduction == 0 else (), dtype=loss_dtype)
+    if not stats:
+        return loss, input.new_empty((0,)), input.new_empty((0,))
+    return loss, input.new_empty((rows,), dtype=_wide(input)), input.new_empty((rows,), dtype=torch.int64)
+
+
+@register_fake("fused_ml::cross_entropy")
+def _(input, target, weight, sample_weight, normalizer, grad_output, reduction, ignore_index, label_smoothing, z_loss,
+      softcap, loss_dtype, grad_input, grad_target, stats):  # fmt: skip
+    loss, lse, predicted = _cross_entropy_results(input, reduction, loss_dtype, stats)
+    dx = torch.empty_like(input) if grad_input else input.new_empty((0,))
+    dt = torch.empty_like(target) if grad_target else input.new_empty((0,))
+    return loss, dx, dt, lse, predicted
+
+
+@register_fake("fused_ml::cross_entropy_")
+def _(input, target, weight, sample_weight, normalizer, reduction, ignore_index, label_smoothing, z_loss, softcap,
+      loss_dtype, stats):  # fmt: skip
+    return _cross_entropy_results(input, reduction, loss_dtype, stats)
+
+
+@register_fake("fused_ml::softmax")
+def _(input, dim, negate, dtype):
+    return torch.empty_like(input, dtype=dtype)
+
+
+@register_fake("fused_ml::softmax_backward")
+def _(grad_output, output, dim, negate, input_dtype):
+    return torch.empty_like(grad_output, dtype=input_dtype)
+
+
+@register_fake("fused_ml::log_softmax")
+def _(input, dim, dtype):
+    return torch.empty_like(input, dtype=dtype)
+
+
+@register_fake("fused_ml::log_softmax_backward")
+def _(grad_output, output, dim, input_dtype):
+    return torch.empty_like(grad_output, dtype=input_dtype)
+
+
+@register_fake("fused_ml::nll_loss")
+def _(input, target, weight, reduction, ignore_index):
+    if reduction == 0:
+        return input.new_empty((_rows(input),)), input.new_empty((0,))
+    return input.new_empty(()), input.new_empty((), dtype=torch.float64)
+
+
+@register_fake("fused_ml::nll_loss_backward")
+def _(grad_output, input, target, weight, ignore_index, total_weight):
+    return torch.empty_like(input)
+
+
+@register_fake("fused_ml::binary_cross_entropy_with_logits")
+def _(input, target, weight, pos_weight, normalizer, grad_output, reduction, focal_gamma, focal_alpha, label_smoothing,
+      ignore_index, loss_dtype, loss, grad_input, grad_target):  # fmt: skip
+    nothing = input.new_empty((0,))
+    if not loss:
+        value = nothing
+    elif reduction == 0:
+        value = torch.empty_like(input, dtype=loss_dtype)
+    else:
+        value = input.new_empty((), dtype=loss_dtype)
+    dx = torch.empty_like(input) if grad_input else input.new_empty((0,))
+    dt = torch.empty_like(input, dtype=target.dtype) if grad_target else input.new_empty((0,))
+    return value, dx, dt
+
+
+@register_fake("fused_ml::logsigmoid")
+def _(input, dtype):
+    return torch.empty_like(input, dtype=dtype)
+
+
+@register_fake("fused_ml::logsigmoid_backward")
+def _(grad_output, input):
+    return torch.empty_like(input)

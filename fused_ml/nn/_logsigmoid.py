@@ -1,0 +1,38 @@
+"""Log-sigmoid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from fused_ml.nn import _torch as TF
+from fused_ml.nn._support import FLOATING, note_fallback, plain
+
+_op = torch.ops.fused_ml.logsigmoid.default
+_backward = torch.ops.fused_ml.logsigmoid_backward.default
+
+
+class _LogSigmoid(Function):
+    @staticmethod
+    def forward(ctx, input):
+        ctx.save_for_backward(input)
+        return _op(input, input.dtype)
+
+    @staticmethod
+    def backward(ctx, grad):
+        (input,) = ctx.saved_tensors
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return grad * torch.sigmoid(-input)
+        return _backward(grad, input)
+
+
+def logsigmoid(input: Tensor) -> Tensor:
+    r"""DOC"""
+    if not plain(input) or input.dtype not in FLOATING or input.numel() == 0:
+        result = TF.logsigmoid(input)
+        note_fallback("nn.functional.logsigmoid", input)
+        return result
+    if torch.is_grad_enabled() and input.requires_grad:
+        return _LogSigmoid.apply(input)
+    return _op(input, input.dtype)

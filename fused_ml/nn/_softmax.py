@@ -1,0 +1,120 @@
+"""Softmax, softmin and log-softmax along any dimension."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from fused_ml.nn import _torch as TF
+from fused_ml.nn._support import FLOATING, note_fallback, plain
+
+_softmax = torch.ops.fused_ml.softmax.default
+_softmax_backward = torch.ops.fused_ml.softmax_backward.default
+_log_softmax = torch.ops.fused_ml.log_softmax.default
+_log_softmax_backward = torch.ops.fused_ml.log_softmax_backward.default
+
+
+class _Softmax(Function):
+    @staticmethod
+    def forward(ctx, input, dim, negate, dtype):
+        output = _softmax(input, dim, negate, dtype)
+        ctx.save_for_backward(output)
+        ctx.args = dim, negate, input.dtype
+        return output
+
+    @staticmethod
+    def backward(ctx, grad):
+        (output,) = ctx.saved_tensors
+        dim, negate, input_dtype = ctx.args
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            result = output * (grad - (grad * output).sum(dim, keepdim=True))
+            return (-result if negate else result).to(input_dtype), None, None, None
+        return _softmax_backward(grad, output, dim, negate, input_dtype), None, None, None
+
+
+class _LogSoftmax(Function):
+    @staticmethod
+    def forward(ctx, input, dim, dtype):
+        output = _log_softmax(input, dim, dtype)
+        ctx.save_for_backward(output)
+        ctx.args = dim, input.dtype
+        return output
+
+    @staticmethod
+    def backward(ctx, grad):
+        (output,) = ctx.saved_tensors
+        dim, input_dtype = ctx.args
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return (grad - output.exp() * grad.sum(dim, keepdim=True)).to(input_dtype), None, None
+        return _log_softmax_backward(grad, output, dim, input_dtype), None, None
+
+
+def _fusable(input: Any, dim: Any, dtype: Any) -> bool:
+    return (
+        plain(input)
+        and input.dtype in FLOATING
+        and (dtype is None or dtype in FLOATING)
+        and input.numel() > 0
+        and input.dim() > 0
+        and type(dim) is int
+        and -input.dim() <= dim < input.dim()
+    )
+
+
+def _cast(input: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, torch.dtype]:
+    """The input as torch casts it first, but for half types to float32: there the kernel computes in float32 anyway."""
+    if dtype is None or dtype == input.dtype:
+        return input, input.dtype
+    if dtype == torch.float32 and input.dtype != torch.float64:
+        return input, dtype
+    return input.to(dtype), dtype
+
+
+def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
+    r"""DOC"""
+    if dim is None and isinstance(input, Tensor):
+        dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel + 1)
+    if not _fusable(input, dim, dtype):
+        result = TF.softmax(input, dim, _stacklevel + 1, dtype)
+        note_fallback("nn.functional.softmax", input)
+        return result
+    assert dim is not None
+    return _run_softmax(input, dim, False, dtype)
+
+
+def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
+    r"""DOC"""
+    if dim is None and isinstance(input, Tensor):
+        dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel + 1)
+    if not _fusable(input, dim, dtype):
+        result = TF.softmin(input, dim, _stacklevel + 1, dtype)
+        note_fallback("nn.functional.softmin", input)
+        return result
+    assert dim is not None
+    return _run_softmax(input, dim, True, dtype)
+
+
+def _run_softmax(input: Tensor, dim: int, negate: bool, dtype: torch.dtype | None) -> Tensor:
+    input, dtype = _cast(input, dtype)
+    if torch.is_grad_enabled() and input.requires_grad:
+        return _Softmax.apply(input, dim, negate, dtype)
+    return _softmax(input, dim, negate, dtype)
+
+
+def log_softmax(
+    input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
+) -> Tensor:
+    r"""DOC"""
+    if dim is None and isinstance(input, Tensor):
+        dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel + 1)
+    if not _fusable(input, dim, dtype):
+        result = TF.log_softmax(input, dim, _stacklevel + 1, dtype)
+        note_fallback("nn.functional.log_softmax", input)
+        return result
+    input, dtype = _cast(input, dtype)
+    if torch.is_grad_enabled() and input.requires_grad:
+        return _LogSoftmax.apply(input, dim, dtype)
+    return _log_softmax(input, dim, dtype)

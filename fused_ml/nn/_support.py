@@ -1,0 +1,63 @@
+"""What the fused functions share: which tensors the kernels take, reductions, and scaling a saved gradient."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn import _reduction
+
+from fused_ml._fallback import warn_fallback
+
+REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+FLOATING = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
+CLASS_INDEX = frozenset({torch.uint8, torch.int32, torch.int64})
+DEVICES = frozenset({"cpu"})  # device types with kernels
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+_keep_graph = torch._C._autograd._get_current_graph_task_keep_graph
+
+
+def plain(*tensors: object) -> bool:
+    """Whether every one is None or a dense tensor that the kernels may read: no subclass, no function transform."""
+    for t in tensors:
+        if t is None:
+            continue
+        if type(t) not in _PLAIN or t.layout is not torch.strided or t.device.type not in DEVICES:  # type: ignore[attr-defined]
+            return False
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._functorch.peek_interpreter_stack() is None and forward_ad._current_level < 0
+
+
+def note_fallback(name: str, *tensors: object) -> None:
+    """Warn if torch is about to answer a call that looks valid."""
+    first = tensors[0]
+    if isinstance(first, Tensor) and first.numel() and first.is_floating_point():
+        warn_fallback(name, "no fused kernel for these dtypes, devices, tensor types or options")
+
+
+def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
+    """torch's reading of the legacy arguments."""
+    if size_average is None and reduce is None:
+        return reduction
+    return _reduction.legacy_get_string(size_average, reduce)
+
+
+def autocast_dtype(input: Tensor) -> torch.dtype | None:
+    """float32 where torch's autocast would compute a loss of `input` in it, else None."""
+    if torch.is_autocast_enabled(input.device.type) and input.dtype in (torch.bfloat16, torch.float16):
+        return torch.float32
+    return None
+
+
+def scale_gradient(grad: Tensor, upstream: Tensor) -> Tensor:
+    """`grad * upstream` for a gradient that forward saved and backward hands out.
+
+    In place where nobody will ask for it again, and not at all where upstream is 1.
+    """
+    if torch.compiler.is_compiling():
+        return grad * upstream.to(grad.dtype)
+    if _keep_graph():
+        return grad * upstream
+    return grad if upstream.item() == 1 else grad.mul_(upstream)

@@ -1,0 +1,23 @@
+"""torch's own functions, held from import on: :func:`fused_ml.enable` may replace the names they are found under."""
+
+from torch.nn.functional import (
+    _get_softmax_dim,
+    binary_cross_entropy_with_logits,
+    cross_entropy,
+    log_softmax,
+    logsigmoid,
+    nll_loss,
+    softmax,
+    softmin,
+)
+
+__all__ = [
+    "_get_softmax_dim",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "log_softmax",
+    "logsigmoid",
+    "nll_loss",
+    "softmax",
+    "softmin",
+]

@@ -1,0 +1,134 @@
+"""The fused modules: torch's classes, with forward replaced. Constructors, checks, repr and state are torch's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import fused_ml.nn.functional as F
+
+
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
+    """:class:`torch.nn.CrossEntropyLoss` on :func:`fused_ml.nn.functional.cross_entropy`.
+
+    Takes torch's arguments, and as keywords the function's: ``z_loss``, ``softcap``, ``out_dtype``,
+    ``inplace_backward``, ``return_stats``. ``sample_weight`` and ``normalizer`` belong to a batch: pass them to the call.
+
+    >>> loss = CrossEntropyLoss(label_smoothing=0.1)
+    >>> loss(torch.randn(8, 5), torch.randint(5, (8,))).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        out_dtype: torch.dtype | None = None,
+        inplace_backward: bool = False,
+        return_stats: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.z_loss = z_loss
+        self.softcap = softcap
+        self.out_dtype = out_dtype
+        self.inplace_backward = inplace_backward
+        self.return_stats = return_stats
+
+    def forward(
+        self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+    ) -> Any:  # fmt: skip
+        return F.cross_entropy(
+            input,
+            target,
+            self.weight,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            label_smoothing=self.label_smoothing,
+            z_loss=self.z_loss,
+            softcap=self.softcap,
+            sample_weight=sample_weight,
+            normalizer=normalizer,
+            out_dtype=self.out_dtype,
+            inplace_backward=self.inplace_backward,
+            return_stats=self.return_stats,
+        )
+
+
+class NLLLoss(torch.nn.NLLLoss):
+    """:class:`torch.nn.NLLLoss` on :func:`fused_ml.nn.functional.nll_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
+
+
+class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+    """:class:`torch.nn.BCEWithLogitsLoss` on :func:`fused_ml.nn.functional.binary_cross_entropy_with_logits`.
+
+    Takes torch's arguments, and as keywords the function's: ``focal_gamma``, ``focal_alpha``, ``label_smoothing``,
+    ``ignore_index``.
+
+    >>> loss = BCEWithLogitsLoss(focal_gamma=2.0, focal_alpha=0.25)
+    >>> loss(torch.randn(8, 3), torch.rand(8, 3)).shape
+    torch.Size([])
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        focal_gamma: float = 0.0,
+        focal_alpha: float | None = None,
+        label_smoothing: float = 0.0,
+        ignore_index: float | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.focal_gamma = focal_gamma
+        self.focal_alpha = focal_alpha
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return F.binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.weight,
+            pos_weight=self.pos_weight,
+            reduction=self.reduction,
+            focal_gamma=self.focal_gamma,
+            focal_alpha=self.focal_alpha,
+            label_smoothing=self.label_smoothing,
+            ignore_index=self.ignore_index,
+        )
+
+
+class Softmax(torch.nn.Softmax):
+    """:class:`torch.nn.Softmax` on :func:`fused_ml.nn.functional.softmax`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmax(input, self.dim, _stacklevel=5)
+
+
+class Softmin(torch.nn.Softmin):
+    """:class:`torch.nn.Softmin` on :func:`fused_ml.nn.functional.softmin`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.softmin(input, self.dim, _stacklevel=5)
+
+
+class LogSoftmax(torch.nn.LogSoftmax):
+    """:class:`torch.nn.LogSoftmax` on :func:`fused_ml.nn.functional.log_softmax`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.log_softmax(input, self.dim, _stacklevel=5)
+
+
+class LogSigmoid(torch.nn.LogSigmoid):
+    """:class:`torch.nn.LogSigmoid` on :func:`fused_ml.nn.functional.logsigmoid`."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.logsigmoid(input)

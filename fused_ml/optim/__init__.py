@@ -1,0 +1,34 @@
+"""torch.optim with fused optimizers: ``from fused_ml import optim`` replaces ``from torch import optim``.
+
+SGD, Adam and AdamW step all parameters in one pass over memory; every other name is torch.optim's own.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch.optim as _torch_optim
+from torch.optim import *  # noqa: F403
+from torch.optim import lr_scheduler, swa_utils
+
+from fused_ml.optim.adam import Adam
+from fused_ml.optim.adamw import AdamW
+from fused_ml.optim.sgd import SGD
+
+__all__ = sorted({*_torch_optim.__all__, "SGD", "Adam", "AdamW"})  # pyright: ignore[reportUnsupportedDunderAll]
+
+# So that `from fused_ml.optim.lr_scheduler import StepLR` finds the module too.
+sys.modules[f"{__name__}.lr_scheduler"] = lr_scheduler
+sys.modules[f"{__name__}.swa_utils"] = swa_utils
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        return getattr(_torch_optim, name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *dir(_torch_optim)})

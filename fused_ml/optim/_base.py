@@ -1,0 +1,275 @@
+"""The one step of every fused optimizer. The subclasses say what their formula's states and options are."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from abc import abstractmethod
+from collections.abc import Callable
+from itertools import compress, repeat
+from operator import attrgetter, is_, not_
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+from torch.optim import Optimizer
+
+from fused_ml._fallback import warn_fallback
+from fused_ml.optim._plan import ParameterState, Plan, Problem, unsuitable
+from fused_ml.optim._torch_step import torch_step
+
+TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
+_MAX_PLANS = 8  # one for each set of parameters that had gradients together
+_grad_of = attrgetter("grad")
+
+
+def _checked_norm(value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not float(value) >= 0.0:
+        raise ValueError(f"Invalid max_grad_norm value: {value}; expected None or a number >= 0")
+    return float(value)
+
+
+class FusedStep(Optimizer):
+    """Replaces the step of the torch optimizer that follows it among a class's bases.
+
+    Constructor, checks, hooks, `repr` and state handling are torch's. A step that the kernels cannot do (see
+    `_update`) is torch's too, with the same gradient scaling and clipping.
+    """
+
+    # GradScaler then leaves the gradients scaled, and hands over `grad_scale` and `found_inf`.
+    _step_supports_amp_scaling = True
+    _torch_optimizer: ClassVar[type[Optimizer]]
+    _run: ClassVar[Callable[[int, list[float], float], None]]
+
+    grad_norm: Tensor | None
+    skipped: bool
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "_torch_optimizer" in cls.__dict__:
+            signature = inspect.signature(cls._torch_optimizer)
+            extra = inspect.Parameter(
+                "max_grad_norm", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"
+            )
+            cls.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # type: ignore[attr-defined]
+
+    def __init__(self, params: Any, *args: Any, max_grad_norm: float | None = None, **kwargs: Any) -> None:
+        self._begin()
+        self._max_grad_norm = _checked_norm(max_grad_norm)
+        super().__init__(params, *args, **kwargs)
+
+    def _begin(self) -> None:
+        self.grad_norm = None
+        self.skipped = False
+        self._plans: dict[bytes, Plan] = {}
+
+    # What a formula has to say.
+
+    @abstractmethod
+    def _kind(self, group: dict[str, Any]) -> int:
+        """The number of states of a parameter in `group`, or TORCH_STEP."""
+
+    @abstractmethod
+    def _options(self, group: dict[str, Any]) -> list[float]:
+        """The numbers in the formula's options, in their order there."""
+
+    @abstractmethod
+    def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
+        """The states of `param`, new ones by torch's rules if it has none; None if they are not as torch's."""
+
+    # Clipping.
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        """Largest global gradient norm that a step takes as it is; None: no clipping."""
+        return self._max_grad_norm
+
+    @max_grad_norm.setter
+    def max_grad_norm(self, value: float | None) -> None:
+        self._max_grad_norm = _checked_norm(value)
+
+    # The step.
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        """Perform a single optimization step.
+
+        Args:
+            closure (Callable, optional): A closure that reevaluates the model and returns the loss.
+
+        Afterwards `grad_norm` is the norm of the unscaled gradients before clipping, a 0-d tensor, if
+        `max_grad_norm` is set, and `skipped` says whether the step was left out because of an infinity or NaN
+        among gradients that a GradScaler scaled.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        found_inf = getattr(self, "found_inf", None)
+        self.skipped = found_inf is not None and float(found_inf) != 0.0
+        if self.skipped:
+            self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf)
+        elif torch.compiler.is_compiling():
+            torch_step(self)
+        else:
+            self._update()
+        return loss
+
+    def _update(self) -> None:
+        params = [p for group in self.param_groups for p in group["params"]]
+        with torch.no_grad():
+            plan = self._bound_plan(params)
+            if plan is not None:
+                self._run_plan(plan)
+        if plan is None:
+            torch_step(self)
+
+    def _run_plan(self, plan: Plan) -> None:
+        factor = self._unscale_factor()
+        if self._max_grad_norm is not None:
+            wide = any(p.dtype is torch.float64 for p in plan.active)
+            norm = math.sqrt(plan.square_sum()) * factor
+            if not self._accept_norm(torch.tensor(norm, dtype=torch.float64 if wide else torch.float32)):
+                self._plans.clear()  # with the states made for a step that did not happen
+                return
+            factor *= self._clip_coefficient(norm)
+        if not plan.committed:
+            plan.commit(self.state)
+        options = [number for group in self.param_groups for number in self._options(group)]
+        type(self)._run(plan.number, options, factor)
+        increment_version(plan.written)
+
+    def _bound_plan(self, params: list[Tensor]) -> Plan | None:
+        """The plan for these parameters, bound to their gradients; None if the kernels cannot take the step."""
+        grads: list[Any] = list(map(_grad_of, params))
+        absent = bytes(map(is_, grads, repeat(None)))
+        kinds = [self._kind(group) for group in self.param_groups]
+        plan = self._plans.get(absent)
+        if plan is None or not plan.holds(params, kinds, self.state):
+            self._plans.pop(absent, None)
+            plan = self._new_plan(params, absent, kinds)
+            if plan is None:
+                return None
+        if 1 in absent:
+            grads = list(compress(grads, map(not_, absent)))
+        problem, index = plan.bind(grads)
+        if problem is not Problem.none:
+            self._plans.pop(absent, None)
+            self._decline(problem, plan, index)
+            return None
+        self._plans[absent] = plan
+        return plan
+
+    def _new_plan(self, params: list[Tensor], absent: bytes, kinds: list[int]) -> Plan | None:
+        if len(self._plans) >= _MAX_PLANS:
+            self._plans.clear()
+        if TORCH_STEP in kinds or len(set(map(id, params))) < len(params):
+            return None
+        present = [not missing for missing in absent]
+        numbers = [i for i, group in enumerate(self.param_groups) for _ in group["params"]]
+        active, groups = list(compress(params, present)), list(compress(numbers, present))
+        for p, number in zip(active, groups, strict=True):
+            if p.grad is not None and p.grad.is_sparse:
+                return self._decline_sparse(p, self.param_groups[number])
+        if reason := unsuitable(active) or unsuitable(p.grad for p in active):
+            return self._warn(reason)
+        entries = []
+        for p, number in zip(active, groups, strict=True):
+            entry = self._states(self.param_groups[number], p, self.state[p] if p in self.state else {})
+            if entry is None:
+                return None
+            entries.append(entry)
+        if reason := unsuitable(state for entry in entries for state in entry.states):
+            return self._warn(reason)
+        return Plan(params, active, kinds, groups, entries)
+
+    # Steps that are torch's.
+
+    def _warn(self, reason: str) -> None:
+        warn_fallback(f"optim.{self._torch_optimizer.__name__}", reason)
+
+    def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
+        """Raise, before anything is written, if sparse gradients are an error."""
+        self._warn("there is no kernel for sparse gradients")
+
+    def _decline(self, problem: Problem, plan: Plan, index: int) -> None:
+        """Raise if parameter `index` is at fault, or warn that there is no kernel for it."""
+        param = plan.active[index]
+        if problem is Problem.shape:
+            shapes = {name: tuple(value.shape) for name, value in plan.tensors_of(index)}
+            raise RuntimeError(
+                f"{type(self).__name__}: expected the gradient and the states of a parameter of shape "
+                f"{tuple(param.shape)} to have its shape; got {shapes}. If a state_dict was loaded, it is that of "
+                "other parameters."
+            )
+        if problem is Problem.overlap:
+            raise RuntimeError(
+                "unsupported operation: more than one element of the written-to tensor refers to a single memory "
+                "location. Please clone() the tensor before performing the operation."
+            )
+        self._warn(f"there is no kernel for this {problem.name.replace('_', ' ')} of parameters, gradients or states")
+
+    # Scaling and clipping, for both.
+
+    def _unscale_factor(self) -> float:
+        scale = getattr(self, "grad_scale", None)
+        if scale is None:
+            return 1.0
+        value = float(scale)
+        return 1.0 / value if value else math.inf
+
+    def _accept_norm(self, norm: Tensor) -> bool:
+        """Note the norm; False if the step must be skipped: a norm without end, or NaN, under a GradScaler."""
+        self.grad_norm = norm
+        self.skipped = getattr(self, "found_inf", None) is not None and not math.isfinite(norm)
+        return not self.skipped
+
+    def _clip_coefficient(self, norm: float) -> float:
+        """As torch.nn.utils.clip_grad_norm_; NaN stays NaN."""
+        assert self._max_grad_norm is not None
+        coefficient = self._max_grad_norm / (norm + 1e-6)
+        return 1.0 if coefficient > 1.0 else coefficient
+
+    # Saving and loading.
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        return text if self._max_grad_norm is None else f"{text[:-1]}max_grad_norm: {self._max_grad_norm}\n)"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_max_grad_norm": self._max_grad_norm}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._begin()
+        super().__setstate__(state)
+        self.__dict__.setdefault("_max_grad_norm", None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's, with `max_grad_norm` beside `state` and `param_groups` if it is set."""
+        result = super().state_dict()
+        if self._max_grad_norm is not None:
+            result["max_grad_norm"] = self._max_grad_norm
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, but states keep their dtype: float32 states of 16-bit parameters neither round nor overflow."""
+        loaded: dict[str, Any] = {}
+        before = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
+        after = self.register_load_state_dict_post_hook(lambda _: self._undo_casts(loaded), prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+    def _undo_casts(self, loaded: dict[str, Any]) -> None:
+        self.max_grad_norm = loaded.get("max_grad_norm", self._max_grad_norm)
+        params = [p for group in self.param_groups for p in group["params"]]
+        numbers = [i for group in loaded["param_groups"] for i in group["params"]]
+        for p, number in zip(params, numbers, strict=True):
+            for name, value in loaded["state"].get(number, {}).items():
+                mine = self.state[p][name]
+                if isinstance(value, Tensor) and name != "step" and mine.dtype != value.dtype:
+                    self.state[p][name] = value.to(mine.device)

@@ -1,0 +1,94 @@
+"""Adam: a step along the running mean of the gradient over the root of its running square."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.adam import adam
+
+from fused_ml.optim._base import TORCH_STEP, FusedStep
+from fused_ml.optim._plan import ParameterState
+
+__all__ = ["Adam", "adam"]
+
+
+class Adam(FusedStep, torch.optim.Adam):
+    r"""torch.optim.Adam with all parameters stepped in one pass over memory.
+
+    .. math::
+        g &\leftarrow g + \lambda p, \quad
+        m \leftarrow \beta_1 m + (1 - \beta_1) g, \quad
+        v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \\
+        p &\leftarrow p - \frac{\gamma}{1 - \beta_1^t} \, \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
+
+    All arguments, their order, defaults, checks and the keys of the state (`step`, `exp_avg`, `exp_avg_sq`, with
+    `amsgrad` `max_exp_avg_sq`) are those of :class:`torch.optim.Adam`: a `state_dict` goes either way, mid-training.
+
+    Args:
+        params (iterable): parameters to optimize or dicts defining parameter groups, of any shapes and strides;
+            float32, float64, bfloat16 or float16. 16-bit parameters are computed in float32 and rounded once; their
+            states have their dtype, or are float32 if they were loaded so.
+        max_grad_norm (float, optional): as if ``torch.nn.utils.clip_grad_norm_`` ran over the gradients of all groups
+            before the step, but in the same kernel and without writing the gradients. `grad_norm` holds the norm after
+            the step, and `skipped` whether a GradScaler made the step be skipped. Default: None, no clipping.
+
+    Raises:
+        ValueError: a hyper-parameter that torch refuses, or a `max_grad_norm` that is negative or NaN.
+        RuntimeError: sparse gradients, states of another shape than their parameter, or a parameter that overlaps
+            itself; nothing is changed.
+
+    Complex parameters, other dtypes, devices and tensor subclasses are stepped by torch, with a
+    :class:`fused_ml.FusedFallbackWarning`; so are, silently, `differentiable=True` and a compiled step.
+
+    Source: Kingma and Ba, `Adam: A Method for Stochastic Optimization <https://arxiv.org/abs/1412.6980>`_.
+
+    Example::
+
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = fused_ml.optim.Adam(model.parameters(), lr=1e-3, max_grad_norm=1.0)
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.grad_norm.shape
+        torch.Size([])
+    """
+
+    _torch_optimizer = torch.optim.Adam
+    _run = torch.ops.fused_ml.adam_run.default
+
+    def _kind(self, group: dict[str, Any]) -> int:
+        # foreach with a tensor lr, and capturable on the CPU, are errors of torch's own step.
+        if group["differentiable"] or (group["capturable"] and not group["fused"]):
+            return TORCH_STEP
+        if group["foreach"] and isinstance(group["lr"], Tensor):
+            return TORCH_STEP
+        return 3 if group["amsgrad"] else 2
+
+    def _options(self, group: dict[str, Any]) -> list[float]:
+        beta1, beta2 = group["betas"]
+        return [
+            float(group["lr"]),
+            float(beta1),
+            float(beta2),
+            float(group["eps"]),
+            float(group["weight_decay"]),
+            float(group["decoupled_weight_decay"]),
+            float(group["maximize"]),
+        ]
+
+    def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: self._kind(group)]
+        fresh: dict[str, Tensor] = {}
+        if not state:
+            wide = torch.get_default_dtype() is torch.float64 and not group["fused"]
+            fresh["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device="cpu")
+            for name in names:
+                fresh[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
+            state = fresh
+        if any(not isinstance(state.get(name), Tensor) for name in ("step", *names)):
+            return None  # torch's step says what is missing
+        return ParameterState([state[name] for name in names], state["step"], fresh)
+
+    def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
+        self._init_group({**group, "params": [param]}, [], [], [], [], [], [])

@@ -1,0 +1,81 @@
+"""Stochastic gradient descent with momentum, dampening, Nesterov's look-ahead and L2 decay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.sgd import sgd
+
+from fused_ml.optim._base import TORCH_STEP, FusedStep
+from fused_ml.optim._plan import ParameterState
+
+__all__ = ["SGD", "sgd"]
+
+
+class SGD(FusedStep, torch.optim.SGD):
+    r"""torch.optim.SGD with all parameters stepped in one pass over memory.
+
+    .. math::
+        g \leftarrow g + \lambda p, \quad
+        b \leftarrow \mu b + (1 - \tau) g, \quad
+        p \leftarrow p - \gamma \, (\text{nesterov} \mathbin{?} g + \mu b : b)
+
+    with :math:`b = g` at the first step, and :math:`p \leftarrow p - \gamma g` without momentum. All arguments, their
+    order, defaults, checks and the state's key `momentum_buffer` are those of :class:`torch.optim.SGD`: a
+    `state_dict` goes either way, mid-training.
+
+    Args:
+        params (iterable): parameters to optimize or dicts defining parameter groups, of any shapes and strides;
+            float32, float64, bfloat16 or float16. 16-bit parameters are computed in float32 and rounded once; the
+            momentum buffer has their dtype, or is float32 if it was loaded so.
+        max_grad_norm (float, optional): as if ``torch.nn.utils.clip_grad_norm_`` ran over the gradients of all groups
+            before the step, but in the same kernel and without writing the gradients. `grad_norm` holds the norm after
+            the step, and `skipped` whether a GradScaler made the step be skipped. Default: None, no clipping.
+
+    Raises:
+        ValueError: a hyper-parameter that torch refuses, or a `max_grad_norm` that is negative or NaN.
+        RuntimeError: a momentum buffer of another shape than its parameter, or a parameter that overlaps itself;
+            nothing is changed.
+
+    Sparse gradients, complex parameters, other dtypes, devices and tensor subclasses are stepped by torch, with a
+    :class:`fused_ml.FusedFallbackWarning`; so are, silently, `differentiable=True` and a compiled step.
+
+    Source: Sutskever, Martens, Dahl and Hinton, `On the importance of initialization and momentum in deep learning
+    <https://proceedings.mlr.press/v28/sutskever13.html>`_, in torch's form.
+
+    Example::
+
+        >>> model = torch.nn.Linear(3, 1)
+        >>> optimizer = fused_ml.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+    """
+
+    _torch_optimizer = torch.optim.SGD
+    _run = torch.ops.fused_ml.sgd_run.default
+
+    def _kind(self, group: dict[str, Any]) -> int:
+        if group["differentiable"]:
+            return TORCH_STEP
+        return 1 if group["momentum"] != 0 else 0
+
+    def _options(self, group: dict[str, Any]) -> list[float]:
+        return [
+            float(group["lr"]),
+            float(group["momentum"]),
+            float(group["dampening"]),
+            float(group["weight_decay"]),
+            float(group["nesterov"]),
+            float(group["maximize"]),
+        ]
+
+    def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
+        if self._kind(group) == 0:
+            return ParameterState([], None, {})
+        buffer = state.get("momentum_buffer")
+        if buffer is None:
+            buffer = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
+            return ParameterState([buffer], None, {"momentum_buffer": buffer}, first=True)
+        return ParameterState([buffer], None, {})
