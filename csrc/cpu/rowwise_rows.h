@@ -5,7 +5,7 @@
 
 namespace FUSED_ML_NAMESPACE {
 
-constexpr int64_t kBlock = 2048;         // classes a block: its logits and terms stay in the first-level cache
+constexpr int64_t kClassBlock = 2048;         // classes a block: its logits and terms stay in the first-level cache
 constexpr int64_t kSplitRows = 16;       // fewer rows than this,
 constexpr int64_t kSplitClasses = 65536; // of more classes: several threads share a row
 constexpr int64_t kTaskElements = 16384; // at least so many elements a task
@@ -24,7 +24,7 @@ class RowLoop {
 
  public:
   RowLoop(const F& formula, const RowwiseArguments& arguments)
-      : f(formula), a(arguments), blocks(divide_up(a.classes, kBlock)) {}
+      : f(formula), a(arguments), blocks(divide_up(a.classes, kClassBlock)) {}
 
   void run() const {
     double* losses = static_cast<double*>(thread_scratch(Scratch::call, a.rows * sizeof(double)));
@@ -47,36 +47,36 @@ class RowLoop {
     return F::kKeepTerms && a.out.data && a.out_type == arithmetic_dtype<A> && !(a.in_place && F::kMapReadsInput);
   }
   bool row_of_terms() const { return F::kKeepTerms && a.out.data && !terms_in_output(); }
-  int64_t term_elements() const { return row_of_terms() ? blocks * kBlock : kBlock; }
+  int64_t term_elements() const { return row_of_terms() ? blocks * kClassBlock : kClassBlock; }
 
   static Buffers buffers_at(A* memory) {
-    return {memory, memory + kBlock, memory + 2 * kBlock, memory + 3 * kBlock};
+    return {memory, memory + kClassBlock, memory + 2 * kClassBlock, memory + 3 * kClassBlock};
   }
   A* terms_of(int64_t row, int64_t block, A* terms) const {
     if (terms_in_output()) return const_cast<A*>(at<A>(a.out, a.out_type, row, block));
-    return row_of_terms() ? terms + block * kBlock : terms;
+    return row_of_terms() ? terms + block * kClassBlock : terms;
   }
 
   template <class E>
   const E* at(const Stream& s, DType type, int64_t row, int64_t block) const {
-    return reinterpret_cast<const E*>(element(s, type, a.inner, row)) + block * kBlock;
+    return reinterpret_cast<const E*>(element(s, type, a.inner, row)) + block * kClassBlock;
   }
   // A block of an operand in the arithmetic type: in place, or converted into `buffer`.
   const A* fetch(const Stream& s, int64_t row, int64_t block, A* buffer) const {
     if (a.type == arithmetic_dtype<A>) return at<A>(s, a.type, row, block);
     with_type<A>(a.type, element(s, a.type, a.inner, row),
-                 [&](auto* p) { load_strided(p + block * kBlock, 1, size_of(block), buffer); });
+                 [&](auto* p) { load_strided(p + block * kClassBlock, 1, size_of(block), buffer); });
     return buffer;
   }
   int64_t size_of(int64_t block) const {
-    const int64_t left = a.classes - block * kBlock;
-    return left < kBlock ? left : kBlock;
+    const int64_t left = a.classes - block * kClassBlock;
+    return left < kClassBlock ? left : kClassBlock;
   }
 
   void run_whole(double* losses) const {
     const int64_t grain = divide_up(kTaskElements, a.classes);
     run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
-      const size_t elements = 3 * kBlock + term_elements();
+      const size_t elements = 3 * kClassBlock + term_elements();
       A* memory = static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
       const Buffers buffers = buffers_at(memory);
       Block* states = reinterpret_cast<Block*>(memory + elements);
@@ -92,14 +92,14 @@ class RowLoop {
 
   void run_split(double* losses) const {
     const int64_t tasks = a.rows * blocks;
-    const int64_t shared = row_of_terms() ? a.rows * blocks * kBlock : 0;
+    const int64_t shared = row_of_terms() ? a.rows * blocks * kClassBlock : 0;
     A* memory = static_cast<A*>(thread_scratch(Scratch::split, shared * sizeof(A) + tasks * sizeof(Block)));
     Block* states = reinterpret_cast<Block*>(memory + shared);
     const auto each = [&](const auto& body) {
-      run_parallel(tasks, kTaskElements / kBlock, [&](int64_t begin, int64_t end) {
-        Buffers buffers = buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 4 * kBlock * sizeof(A))));
+      run_parallel(tasks, kTaskElements / kClassBlock, [&](int64_t begin, int64_t end) {
+        Buffers buffers = buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 4 * kClassBlock * sizeof(A))));
         for (int64_t t = begin; t < end; ++t) {
-          if (shared) buffers.terms = memory + t / blocks * blocks * kBlock;
+          if (shared) buffers.terms = memory + t / blocks * blocks * kClassBlock;
           body(t / blocks, t % blocks, buffers);
         }
       });
@@ -120,7 +120,7 @@ class RowLoop {
   }
 
   Block reduce(int64_t row, int64_t block, int64_t own, const Buffers& buffers) const {
-    const int64_t begin = block * kBlock;
+    const int64_t begin = block * kClassBlock;
     const int64_t count = size_of(block);
     const A* x = fetch(a.x, row, block, buffers.x);
     const A* y = F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
@@ -208,14 +208,14 @@ class RowLoop {
       }
       block.factor = static_cast<A>(factor);
     }
-    if (F::kOwn == Own::target && chosen.own >= 0) s.own_logit = states[chosen.own / kBlock].own_logit;
+    if (F::kOwn == Own::target && chosen.own >= 0) s.own_logit = states[chosen.own / kClassBlock].own_logit;
     RowResult<double> result = f.finish(s);
     result.peak = peak;
     const double loss = chosen.keep ? result.loss * chosen.loss_scale : 0.0;
     losses[row] = loss;
     if (a.loss) static_cast<A*>(a.loss)[row] = static_cast<A>(loss);
     if (a.lse) static_cast<A*>(a.lse)[row] = static_cast<A>(result.lse);
-    if (a.predicted) a.predicted[row] = states[best].own < 0 ? 0 : best * kBlock + states[best].own;
+    if (a.predicted) a.predicted[row] = states[best].own < 0 ? 0 : best * kClassBlock + states[best].own;
     return result;
   }
 
@@ -226,7 +226,7 @@ class RowLoop {
     const bool reads = F::kMapReadsInput && chosen.keep;
     const A* x = reads ? fetch(a.x, row, block, buffers.x) : nullptr;
     const A* y = reads && F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
-    const A* w = static_cast<const A*>(a.class_weight) + block * kBlock;
+    const A* w = static_cast<const A*>(a.class_weight) + block * kClassBlock;
     const A* terms = terms_of(row, block, buffers.terms);
     const RowCoefficients<A> c{static_cast<A>(result.peak), static_cast<A>(result.scale * state.factor),
                                static_cast<A>(result.offset), static_cast<A>(result.log_total)};
@@ -258,7 +258,7 @@ class RowLoop {
     }
     if (direct) return;
     with_type<A>(a.out_type, element(s, a.out_type, a.inner, row),
-                 [&](auto* p) { store_strided(buffer, count, p + block * kBlock, 1); });
+                 [&](auto* p) { store_strided(buffer, count, p + block * kClassBlock, 1); });
   }
 
   void write_own(int64_t row, const Chosen<A>& chosen, const Block* states, const RowResult<double>& result) const {
@@ -266,11 +266,11 @@ class RowLoop {
     int64_t own = chosen.own;
     if (F::kOwn == Own::peak) {
       const int64_t best = peak_block(states, blocks);
-      own = states[best].own < 0 ? -1 : best * kBlock + states[best].own;
+      own = states[best].own < 0 ? -1 : best * kClassBlock + states[best].own;
     }
     if (own < 0) return;
     if constexpr (F::kOwn != Own::none) {
-      const A input = states[own / kBlock].own_input;
+      const A input = states[own / kClassBlock].own_input;
       const A value = f.map_own(input, static_cast<A>(result.own));
       with_type<A>(a.out_type, element(a.out, a.out_type, a.inner, row), [&](auto* p) { store(p + own, value); });
     }

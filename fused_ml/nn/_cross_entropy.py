@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fused_ml.nn import _torch as TF
+from fused_ml.nn import _originals as TF
 from fused_ml.nn._support import (
     CLASS_INDEX,
     FLOATING,

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from fused_ml.nn import _torch as TF
+from fused_ml.nn import _originals as TF
 from fused_ml.nn._support import FLOATING, note_fallback, plain
 
 _op = torch.ops.fused_ml.logsigmoid.default

@@ -16,6 +16,7 @@ from fused_ml.optim.adam import Adam
 from fused_ml.optim.adamw import AdamW
 from fused_ml.optim.sgd import SGD
 
+FUSED = ("SGD", "Adam", "AdamW")
 __all__ = sorted({*_torch_optim.__all__, "SGD", "Adam", "AdamW"})  # pyright: ignore[reportUnsupportedDunderAll]
 
 # So that `from fused_ml.optim.lr_scheduler import StepLR` finds the module too.

@@ -1,0 +1,67 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= 2.13.0
+BIN = $(VENV)/bin
+QUICK ?=
+SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp') setup.py pyproject.toml
+TYPED = fused_ml bench examples
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help setup test test-sanitize demo bench wheel lint format clean
+
+help:
+	@echo "make test           set up .venv, build, run the tests"
+	@echo "make test-sanitize  the kernels under ASan and UBSan"
+	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
+	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
+	@echo "make wheel          build the wheel into dist/"
+	@echo "make lint           formatting, types, and every formula through nvcc where there is one"
+
+# Each stamp is newer than what it was made from: the second run is quick.
+$(VENV)/python-ready:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --upgrade "setuptools>=70" wheel
+	touch $@
+
+$(VENV)/packages-ready: $(VENV)/python-ready requirements-dev.txt
+	$(BIN)/pip install -q torch==$(TORCH)
+	$(BIN)/pip install -q -r requirements-dev.txt -r examples/demo/requirements.txt -r bench/requirements.txt
+	touch $@
+
+$(VENV)/library-ready: $(VENV)/packages-ready $(SOURCES)
+	$(BIN)/python setup.py -q build_ext --inplace
+	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	touch $@
+
+setup: $(VENV)/library-ready
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-sanitize: setup
+	PYTHON=$(BIN)/python tests/sanitize.sh
+
+demo: setup
+	$(BIN)/python -m examples.demo $(if $(QUICK),--quick)
+
+bench: setup
+	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+wheel: $(VENV)/packages-ready
+	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
+
+lint: $(VENV)/packages-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
+	tests/formulas_on_device.sh
+
+format: $(VENV)/packages-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fused_ml/*.so
