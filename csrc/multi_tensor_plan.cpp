@@ -6,12 +6,15 @@ namespace fused_ml {
 
 namespace {
 
+// By the C functions themselves: this runs for every parameter and gradient at every step.
 bool same(const Tensor& tensor, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
-  const size_t dims = sizes.size();
-  if (static_cast<size_t>(tensor.dim()) != dims) return false;
-  const auto now = tensor.sizes(), now_strides = tensor.strides();
-  return std::equal(sizes.begin(), sizes.end(), now.begin()) &&
-         std::equal(strides.begin(), strides.end(), now_strides.begin());
+  int64_t dims = 0;
+  int64_t *now = nullptr, *now_strides = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor.get(), &dims));
+  if (static_cast<size_t>(dims) != sizes.size()) return false;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &now));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &now_strides));
+  return std::equal(sizes.begin(), sizes.end(), now) && std::equal(strides.begin(), strides.end(), now_strides);
 }
 
 bool fused_type(ScalarType type) {
@@ -57,17 +60,13 @@ const Tensor& Plan::operand(const Item& item, int k, const Tensor& param, const 
 
 bool Plan::as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const {
   if (!item.known || !grad.is_cpu() || !strided(grad)) return false;
-  if (param.scalar_type() != item.scalar_type || grad.scalar_type() != item.scalar_type) return false;
-  for (int k = 0; k < 2 + item.states_count; ++k) {
-    const Tensor& tensor = operand(item, k, param, grad);
-    void* data = tensor.data_ptr();
-    if (k == 1) {
-      item.operands[k] = data;
-    } else if (data != item.operands[k]) {
-      return false;
-    }
-    if (k >= 2 && tensor.scalar_type() != item.state_scalar_type) return false;
-    if (!same(tensor, item.sizes, item.strides[k])) return false;
+  if (param.data_ptr() != item.operands[0] || param.scalar_type() != item.scalar_type) return false;
+  if (grad.scalar_type() != item.scalar_type) return false;
+  if (!same(param, item.sizes, item.strides[0]) || !same(grad, item.sizes, item.strides[1])) return false;
+  item.operands[1] = grad.data_ptr();
+  // `state.data = ...` moves a state to other memory; a state that kept its memory kept its shape and type.
+  for (int k = 0; k < item.states_count; ++k) {
+    if (item.states[k].data_ptr() != item.operands[2 + k]) return false;
   }
   return !item.step || item.step->data_ptr() == item.step_data;
 }

@@ -21,8 +21,8 @@ class Plan {
   Plan(std::vector<Tensor> states, std::vector<Tensor> steps, const std::vector<int64_t>& groups,
        const std::vector<int64_t>& states_of, const std::vector<int64_t>& first);
 
-  // Takes this step's parameters and gradients, and checks every tensor anew: sizes, strides, types and addresses may
-  // have changed under the same object. 0, or Problem + 16 * the parameter's index; then nothing may be run.
+  // Takes this step's parameters and gradients, and looks at every tensor anew: sizes, strides, types and addresses
+  // may have changed under the same object. 0, or Problem + 16 * the parameter's index; then nothing may be run.
   int64_t bind(const std::vector<Tensor>& params, std::vector<Tensor> grads);
 
   // Of the bound gradients, unscaled.
@@ -73,7 +73,8 @@ class Plan {
   void group_launches();
   void fill(Launch& launch) const;
   template <class Prepare>
-  void run(const Prepare& prepare);
+  void prepare_launches(const Prepare& prepare);
+  void run_launches(MultiTensorFormula few, MultiTensorFormula more, int most_states);
 
   std::vector<Item> items_;
   std::vector<Launch> launches_;

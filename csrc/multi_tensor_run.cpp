@@ -62,34 +62,35 @@ double Plan::square_sum() {
 
 // prepare(item, entry) computes an entry's constants and raises before anything is written.
 template <class Prepare>
-void Plan::run(const Prepare& prepare) {
+void Plan::prepare_launches(const Prepare& prepare) {
   for (Launch& launch : launches_) {
     fill(launch);
     for (size_t n = 0; n < launch.items.size(); ++n) prepare(items_[launch.items[n]], launch.entries[n]);
+  }
+}
+
+void Plan::run_launches(MultiTensorFormula few, MultiTensorFormula more, int most_states) {
+  for (const Launch& launch : launches_) {
+    kernels().multi_tensor_update(launch.states_count == most_states ? more : few, launch.arguments());
   }
   grads_.clear();
 }
 
 void Plan::run_sgd(const std::vector<double>& options, double gradient_factor) {
-  const std::vector<Tensor> alive = grads_;
-  run([&](const Item& item, MultiTensorEntry& entry) {
+  prepare_launches([&](const Item& item, MultiTensorEntry& entry) {
     STD_TORCH_CHECK(item.states_count <= 1, "SGD has one state at most; got ", item.states_count);
     put(formulas::sgd_constants(options_of<formulas::SgdOptions>(options, item.group), item.first, gradient_factor),
         entry);
   });
-  for (const Launch& launch : launches_) {
-    kernels().multi_tensor_update(launch.states_count ? MultiTensorFormula::sgd_momentum : MultiTensorFormula::sgd,
-                                  launch.arguments());
-  }
+  run_launches(MultiTensorFormula::sgd, MultiTensorFormula::sgd_momentum, 1);
   for (Item& item : items_) item.first = false;
 }
 
 void Plan::run_adam(const std::vector<double>& options, double gradient_factor) {
-  const std::vector<Tensor> alive = grads_;
   int64_t group = -1;
   double last_step = -1;
   formulas::AdamConstants<double> constants{};
-  run([&](const Item& item, MultiTensorEntry& entry) {
+  prepare_launches([&](const Item& item, MultiTensorEntry& entry) {
     STD_TORCH_CHECK(item.step && (item.states_count == 2 || item.states_count == 3),
                     "Adam has a step count and 2 states, or 3 with AMSGrad; got ", item.states_count);
     const double step = 1 + (item.double_step ? *static_cast<const double*>(item.step_data)
@@ -109,10 +110,7 @@ void Plan::run_adam(const std::vector<double>& options, double gradient_factor) 
       *static_cast<float*>(item.step_data) += 1;
     }
   }
-  for (const Launch& launch : launches_) {
-    kernels().multi_tensor_update(
-        launch.states_count == 3 ? MultiTensorFormula::adam_amsgrad : MultiTensorFormula::adam, launch.arguments());
-  }
+  run_launches(MultiTensorFormula::adam, MultiTensorFormula::adam_amsgrad, 3);
 }
 
 }  // namespace fused_ml

@@ -90,7 +90,7 @@ class PointwiseLoop {
                A* __restrict dt) const {
     const F formula = f;
     const A *x = in.x, *t = in.t, *w = in.w, *p = in.p, *g = in.g;
-#pragma omp simd
+#pragma GCC ivdep
     for (int64_t i = 0; i < count; ++i) {
       const PointwiseResult<A> r = formula(PointwiseInputs<A>{x[i], t[i], w[i], p[i], g[i]});
       if constexpr (kValue) value[i] = r.value;

@@ -93,11 +93,11 @@ class ColumnLoop {
         for (int64_t c = 0; c < classes; ++c) load_strided(p + c * s.by_class, 1, t.rows, buffer + c * pitch);
       });
     } else {
-      for (int64_t l = 0; l < t.rows; ++l) {
-        with_type<A>(a.type, element(s, a.type, a.inner, t.row + l), [&](auto* p) {
-          for (int64_t c = 0; c < classes; ++c) buffer[c * pitch + l] = load(p + c * s.by_class);
+      with_type<A>(a.type, s.data, [&](auto* base) {
+        each_row(s, t, [&](int64_t l, int64_t at) {
+          for (int64_t c = 0; c < classes; ++c) buffer[c * pitch + l] = load(base + at + c * s.by_class);
         });
-      }
+      });
     }
     for (int64_t c = 0; c < classes; ++c) {
       for (int64_t l = t.rows; l < t.lanes; ++l) buffer[c * pitch + l] = A(0);
@@ -126,10 +126,23 @@ class ColumnLoop {
       });
       return;
     }
-    for (int64_t l = 0; l < t.rows; ++l) {
-      with_type<A>(a.out_type, element(s, a.out_type, a.inner, t.row + l), [&](auto* p) {
-        for (int64_t c = 0; c < classes; ++c) store(p + c * s.by_class, tile[c * step + l]);
+    with_type<A>(a.out_type, s.data, [&](auto* base) {
+      each_row(s, t, [&](int64_t l, int64_t at) {
+        for (int64_t c = 0; c < classes; ++c) store(base + at + c * s.by_class, tile[c * step + l]);
       });
+    });
+  }
+
+  // Calls body(lane, offset of the row in the stream) for a tile's rows.
+  template <class Body>
+  FUSED_ML_INLINE void each_row(const Stream& s, const Tile& t, const Body& body) const {
+    int64_t outer = t.row / a.inner, inner = t.row % a.inner;
+    for (int64_t l = 0; l < t.rows; ++l) {
+      body(l, outer * s.by_outer + inner * s.by_inner);
+      if (++inner == a.inner) {
+        inner = 0;
+        ++outer;
+      }
     }
   }
 
@@ -169,7 +182,7 @@ class ColumnLoop {
       for (int64_t c = 0; c < a.classes; ++c) {
         const A* x = tile.x + c * tile.x_step;
         const int32_t here = static_cast<int32_t>(c);
-#pragma omp simd
+#pragma GCC ivdep
         for (int64_t l = 0; l < lanes; ++l) {
           const A key = formula.key(x[l]);
           // torch's argmax is the first NaN if there is one: +inf from then on, its row is NaN all the same.
@@ -181,11 +194,11 @@ class ColumnLoop {
     } else {
       for (int64_t c = 0; c < a.classes; ++c) {
         const A* x = tile.x + c * tile.x_step;
-#pragma omp simd
+#pragma GCC ivdep
         for (int64_t l = 0; l < lanes; ++l) peak[l] = maximum(peak[l], formula.key(x[l]));
       }
     }
-#pragma omp simd
+#pragma GCC ivdep
     for (int64_t l = 0; l < lanes; ++l) {
       peak[l] = formula.logit(peak[l]);
       s.reference.set(l, Reference::make(peak[l]));
@@ -208,7 +221,7 @@ class ColumnLoop {
           s.own_side_weight[l] = formula.weigh(w[c], F::kTwoInputs ? tile.y[c * tile.y_step + l] : A(0));
         }
       }
-#pragma omp simd
+#pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const bool none = s.own_class[l] < 0;
         const A term = formula.term(s.reference.get(l), s.own_input[l], A(0));
@@ -225,6 +238,7 @@ class ColumnLoop {
     A* __restrict side = s.side;
     A* __restrict side_weight = s.side_weight;
     const A* peak = s.peak;
+    const auto reference = s.reference.view();
     const int32_t* own_class = s.own_class;
     for (int64_t l = 0; l < lanes; ++l) others[l] = side[l] = side_weight[l] = A(0);
     const A* w = static_cast<const A*>(a.class_weight);
@@ -235,7 +249,7 @@ class ColumnLoop {
       const int32_t here = static_cast<int32_t>(c);
       if constexpr (F::kSide) {
         const A weight = w[c];
-#pragma omp simd
+#pragma GCC ivdep
         for (int64_t l = 0; l < lanes; ++l) {
           const A u = formula.weigh(weight, F::kTwoInputs ? y[l] : A(0));
           side[l] += select(u == A(0), A(0), u * (peak[l] - formula.logit(formula.key(x[l]))));
@@ -243,9 +257,9 @@ class ColumnLoop {
         }
       }
       A* terms = keep_terms ? tile.terms + c * tile.terms_step : tile.terms;
-#pragma omp simd
+#pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
-        const A term = formula.term(s.reference.get(l), x[l], F::kTwoInputs ? y[l] : A(0));
+        const A term = formula.term(reference.get(l), x[l], F::kTwoInputs ? y[l] : A(0));
         others[l] += F::kOwn != Own::none && own_class[l] == here ? A(0) : term;
         terms[l] = term;
       }
@@ -255,7 +269,7 @@ class ColumnLoop {
   double finish(const Tile& tile, State& s) const {
     const F formula = f;
     const int64_t row = tile.row, rows = tile.rows, lanes = tile.lanes;
-#pragma omp simd
+#pragma GCC ivdep
     for (int64_t l = 0; l < lanes; ++l) {
       RowSums<A> sums;
       sums.peak = s.peak[l];
@@ -295,7 +309,7 @@ class ColumnLoop {
       const A* terms = tile.terms + c * tile.terms_step;
       A* out = tile.out + c * tile.out_step;
       const A weight = F::kSide ? w[c] : A(0);
-#pragma omp simd
+#pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const RowCoefficients<A> k{s.peak[l], s.scale[l], s.offset[l], s.log_total[l]};
         out[l] = formula.map(x[l], F::kTwoInputs ? y[l] : A(0), weight,
@@ -319,7 +333,7 @@ class ColumnLoop {
       const A* y = tile.y + c * tile.y_step;
       A* out = tile.out2 + c * tile.out2_step;
       const A weight = w[c];
-#pragma omp simd
+#pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const RowCoefficients<A> k{s.peak[l], s.scale[l], s.offset[l], s.log_total[l]};
         out[l] = formula.map_second(x[l], y[l], weight, k);

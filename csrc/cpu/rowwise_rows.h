@@ -153,7 +153,7 @@ class RowLoop {
       if (gap < count) s.side_weight += sum_of<A>(count - gap - 1, [=](int64_t j) { return u(gap + 1 + j); });
     }
     const Reference reference = Reference::make(peak);
-#pragma omp simd
+#pragma GCC ivdep
     for (int64_t j = 0; j < count; ++j) {
       terms[j] = formula.term(reference, x[j], F::kTwoInputs ? y[j] : A(0));
     }
@@ -251,7 +251,7 @@ class RowLoop {
     const bool direct = a.out_type == arithmetic_dtype<A>;
     A* to = direct ? const_cast<A*>(at<A>(s, a.out_type, row, block)) : buffer;
     if (keep) {
-#pragma omp simd
+#pragma GCC ivdep
       for (int64_t j = 0; j < count; ++j) to[j] = value(j);
     } else {
       for (int64_t j = 0; j < count; ++j) to[j] = A(0);

@@ -25,8 +25,8 @@ struct LogisticParts {
   A softplus, softplus_negative, sigmoid, sigmoid_negative;
 
   FUSED_ML_INLINE static LogisticParts of(A x) {
-    const A e = exp(-absolute(x));
-    const A log_part = log1p(e);
+    const A e = exp_nonpositive(-absolute(x));
+    const A log_part = log1p_of_fraction(e);
     const A larger = A(1) / (A(1) + e);
     const A smaller = e * larger;
     const bool negative = x < A(0);

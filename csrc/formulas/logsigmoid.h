@@ -8,9 +8,9 @@ namespace FUSED_ML_NAMESPACE {
 template <class A>
 struct LogSigmoid {
   FUSED_ML_INLINE PointwiseResult<A> operator()(const PointwiseInputs<A>& in) const {
-    const A e = exp(-absolute(in.x));
+    const A e = exp_nonpositive(-absolute(in.x));
     const A negative_part = select(in.x > A(0), A(0), in.x);
-    return {negative_part - log1p(e), in.g * (select(in.x < A(0), A(1), e) / (A(1) + e)), A(0)};
+    return {negative_part - log1p_of_fraction(e), in.g * (select(in.x < A(0), A(1), e) / (A(1) + e)), A(0)};
   }
 };
 

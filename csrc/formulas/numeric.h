@@ -159,7 +159,12 @@ struct ExpBelow {
   template <int N>
   struct Lanes {
     A base[N], top[N], k[N], f[N];
-    FUSED_ML_INLINE ExpBelow get(int64_t lane) const { return {base[lane], top[lane], k[lane], f[lane]}; }
+    struct View {
+      const A *base, *top, *k, *f;
+      FUSED_ML_INLINE ExpBelow get(int64_t lane) const { return {base[lane], top[lane], k[lane], f[lane]}; }
+    };
+    FUSED_ML_INLINE View view() const { return {base, top, k, f}; }
+    FUSED_ML_INLINE ExpBelow get(int64_t lane) const { return view().get(lane); }
     FUSED_ML_INLINE void set(int64_t lane, const ExpBelow& e) {
       base[lane] = e.base;
       top[lane] = e.top;
@@ -240,6 +245,34 @@ FUSED_ML_INLINE A log1p(A u) {
   return select(u > A(-1) && u < K::infinity, usual, special);
 }
 
+// exp(x) for x <= 0: without the guards of the other side.
+template <class A>
+FUSED_ML_INLINE A exp_nonpositive(A x) {
+  using K = Constants<A>;
+  const A clamped = select(x < K::exp_low, K::exp_low, x);
+  const A shifted = clamped * K::log2e + K::round_magic;
+  const A n = shifted - K::round_magic;
+  const A t = (clamped - n * K::ln2_hi) - n * K::ln2_lo;
+  const A p = (exp_tail(t) * (t * t) + t) + A(1);
+  return select(x < K::exp_low, A(0), p * power_of_two(shifted));
+}
+
+// log(1 + u) for u in [0, 1]: 1 + u needs halving once at the most.
+template <class A>
+FUSED_ML_INLINE A log1p_of_fraction(A u) {
+  using K = Constants<A>;
+  const A w = A(1) + u;
+  const A lost = u - (w - A(1));
+  const bool upper = w > A(1.41421356237309505);
+  const A half = select(upper, A(0.5), A(1));
+  const A n = select(upper, A(1), A(0));
+  const A f = (w * half - A(1)) + lost * half;
+  const A s = f / (f + A(2));
+  const A z = s * s;
+  const A half_square = A(0.5) * f * f;
+  return n * K::ln2_hi + (f - (half_square - (s * (half_square + z * log_tail(z)) + n * K::ln2_lo)));
+}
+
 // tanh(x) = (exp(2|x|) - 1) / (exp(2|x|) + 1), with x's sign.
 template <class A>
 FUSED_ML_INLINE A tanh(A x) {
@@ -251,7 +284,7 @@ FUSED_ML_INLINE A tanh(A x) {
 // 1 / (1 + exp(-x)), without overflow and without loss in either tail.
 template <class A>
 FUSED_ML_INLINE A sigmoid(A x) {
-  const A e = exp(-absolute(x));
+  const A e = exp_nonpositive(-absolute(x));
   return select(x < A(0), e, A(1)) / (A(1) + e);
 }
 

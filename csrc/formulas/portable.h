@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
 
 // The namespace is chosen by the including translation unit: one per CPU instruction set, so that the linker never
 // merges code compiled for different ones; `formulas` on the device.
@@ -20,10 +19,7 @@ namespace FUSED_ML_NAMESPACE {
 
 template <class To, class From>
 FUSED_ML_INLINE To bit_cast(From from) {
-  static_assert(sizeof(To) == sizeof(From));
-  To to;
-  memcpy(&to, &from, sizeof(To));
-  return to;
+  return __builtin_bit_cast(To, from);
 }
 
 }  // namespace FUSED_ML_NAMESPACE

@@ -12,12 +12,12 @@ import torch.optim as _torch_optim
 from torch.optim import *  # noqa: F403
 from torch.optim import lr_scheduler, swa_utils
 
-from fused_ml.optim.adam import Adam
-from fused_ml.optim.adamw import AdamW
-from fused_ml.optim.sgd import SGD
+from fused_ml.optim.adam import Adam as Adam
+from fused_ml.optim.adamw import AdamW as AdamW
+from fused_ml.optim.sgd import SGD as SGD
 
 FUSED = ("SGD", "Adam", "AdamW")
-__all__ = sorted({*_torch_optim.__all__, "SGD", "Adam", "AdamW"})  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = list(_torch_optim.__all__)
 
 # So that `from fused_ml.optim.lr_scheduler import StepLR` finds the module too.
 sys.modules[f"{__name__}.lr_scheduler"] = lr_scheduler

@@ -78,7 +78,7 @@ class FusedStep(Optimizer):
 
     @abstractmethod
     def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
-        """The states of `param`, new ones by torch's rules if it has none; None if they are not as torch's."""
+        """The states of `param`, new ones by torch's rules if it has none; None if they are incomplete."""
 
     # Clipping.
 
@@ -93,7 +93,7 @@ class FusedStep(Optimizer):
 
     # The step.
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Perform a single optimization step.
 
         Args:
@@ -142,7 +142,7 @@ class FusedStep(Optimizer):
         increment_version(plan.written)
 
     def _bound_plan(self, params: list[Tensor]) -> Plan | None:
-        """The plan for these parameters, bound to their gradients; None if the kernels cannot take the step."""
+        """The plan for these parameters, bound to their gradients; None if the step has to be torch's."""
         grads: list[Any] = list(map(_grad_of, params))
         absent = bytes(map(is_, grads, repeat(None)))
         kinds = [self._kind(group) for group in self.param_groups]
@@ -172,17 +172,20 @@ class FusedStep(Optimizer):
         active, groups = list(compress(params, present)), list(compress(numbers, present))
         for p, number in zip(active, groups, strict=True):
             if p.grad is not None and p.grad.is_sparse:
-                return self._decline_sparse(p, self.param_groups[number])
+                self._decline_sparse(p, self.param_groups[number])
+                return None
         if reason := unsuitable(active) or unsuitable(p.grad for p in active):
-            return self._warn(reason)
+            self._warn(reason)
+            return None
         entries = []
         for p, number in zip(active, groups, strict=True):
-            entry = self._states(self.param_groups[number], p, self.state[p] if p in self.state else {})
+            entry = self._states(self.param_groups[number], p, self.state.get(p, {}))
             if entry is None:
                 return None
             entries.append(entry)
         if reason := unsuitable(state for entry in entries for state in entry.states):
-            return self._warn(reason)
+            self._warn(reason)
+            return None
         return Plan(params, active, kinds, groups, entries)
 
     # Steps that are torch's.
@@ -197,19 +200,23 @@ class FusedStep(Optimizer):
     def _decline(self, problem: Problem, plan: Plan, index: int) -> None:
         """Raise if parameter `index` is at fault, or warn that there is no kernel for it."""
         param = plan.active[index]
+        if param.grad is not None and param.grad.is_sparse:
+            self._decline_sparse(param, self.param_groups[plan.groups[index]])
+            return None
         if problem is Problem.shape:
             shapes = {name: tuple(value.shape) for name, value in plan.tensors_of(index)}
             raise RuntimeError(
                 f"{type(self).__name__}: expected the gradient and the states of a parameter of shape "
-                f"{tuple(param.shape)} to have its shape; got {shapes}. If a state_dict was loaded, it is that of "
-                "other parameters."
+                f"{tuple(param.shape)} to have its shape; got {shapes}. If a state_dict was loaded, it is "
+                "that of other parameters."
             )
         if problem is Problem.overlap:
             raise RuntimeError(
-                "unsupported operation: more than one element of the written-to tensor refers to a single memory "
-                "location. Please clone() the tensor before performing the operation."
+                "unsupported operation: more than one element of the written-to tensor refers to a single "
+                "memory location. Please clone() the tensor before performing the operation."
             )
-        self._warn(f"there is no kernel for this {problem.name.replace('_', ' ')} of parameters, gradients or states")
+        self._warn(f"there is no kernel for this {problem.name.replace('_', ' ')} of its tensors")
+        return None
 
     # Scaling and clipping, for both.
 
@@ -221,7 +228,7 @@ class FusedStep(Optimizer):
         return 1.0 / value if value else math.inf
 
     def _accept_norm(self, norm: Tensor) -> bool:
-        """Note the norm; False if the step must be skipped: a norm without end, or NaN, under a GradScaler."""
+        """Note the norm; False if the step must be skipped: a norm that is not finite, under a GradScaler."""
         self.grad_norm = norm
         self.skipped = getattr(self, "found_inf", None) is not None and not math.isfinite(norm)
         return not self.skipped
@@ -254,7 +261,7 @@ class FusedStep(Optimizer):
         return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but states keep their dtype: float32 states of 16-bit parameters neither round nor overflow."""
+        """As torch's, but float32 states of 16-bit parameters stay float32: no rounding, no overflow."""
         loaded: dict[str, Any] = {}
         before = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
         after = self.register_load_state_dict_post_hook(lambda _: self._undo_casts(loaded), prepend=True)
@@ -270,6 +277,6 @@ class FusedStep(Optimizer):
         numbers = [i for group in loaded["param_groups"] for i in group["params"]]
         for p, number in zip(params, numbers, strict=True):
             for name, value in loaded["state"].get(number, {}).items():
-                mine = self.state[p][name]
-                if isinstance(value, Tensor) and name != "step" and mine.dtype != value.dtype:
-                    self.state[p][name] = value.to(mine.device)
+                wide = isinstance(value, Tensor) and value.dtype is torch.float32 and name != "step"
+                if wide and p.dtype in (torch.bfloat16, torch.float16):
+                    self.state[p][name] = value.to(p.device)

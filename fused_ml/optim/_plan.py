@@ -60,7 +60,11 @@ def unsuitable(tensors: Iterable[Any]) -> str | None:
 
 def _values(state: dict[Any, Any]) -> list[Any]:
     """Every object in the state of every parameter."""
-    return list(chain.from_iterable(entry.values() for entry in state.values() if isinstance(entry, dict)))
+    try:
+        return list(chain.from_iterable(map(dict.values, state.values())))
+    except TypeError:  # someone keeps an object of their own among the parameters' states
+        entries = (entry for entry in state.values() if isinstance(entry, dict))
+        return list(chain.from_iterable(map(dict.values, entries)))
 
 
 def _identical(a: Sequence[Any], b: Sequence[Any]) -> bool:
@@ -70,8 +74,8 @@ def _identical(a: Sequence[Any], b: Sequence[Any]) -> bool:
 class Plan:
     """The parameters that have a gradient, with their states.
 
-    Objects are compared by identity at every step, in Python; what may change within an object (address, sizes,
-    strides, type) the compiled library compares.
+    Objects are compared by identity at every step, in Python; what may change within an object (address,
+    sizes, strides, type) the compiled library compares.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Plan:
         self.params = params  # of all groups
         self.active = active  # those of them with a gradient
         self.kinds = kinds  # what each group asks of the formula
+        self.groups = groups  # the number of each active parameter's group
         self.entries = entries
         self.fresh = [(p, entry.fresh) for p, entry in zip(active, entries, strict=True) if entry.fresh]
         states = [state for entry in entries for state in entry.states]
@@ -128,7 +133,7 @@ class Plan:
         )
 
     def bind(self, grads: list[Tensor]) -> tuple[Problem, int]:
-        """Hand over this step's gradients; returns what stands in the way of the step, and at which parameter."""
+        """Hand over this step's gradients; what stands in the way of the step, and at which parameter."""
         result = _bind(self.number, self.active, grads)
         return Problem(result % 16), result // 16
 

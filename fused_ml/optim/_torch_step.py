@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def torch_step(optimizer: FusedStep) -> None:
-    """Step `optimizer`, whose gradients are ready and finite as far as a GradScaler knows, by torch's own code."""
+    """Step `optimizer`, whose gradients are ready, and finite if a GradScaler looked at them."""
     step = optimizer._torch_optimizer.step
     if getattr(step, "hooked", False):  # the hooks already run around our own step
         step = step.__wrapped__  # type: ignore[attr-defined]

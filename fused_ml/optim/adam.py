@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from fused_ml.optim._base import TORCH_STEP, FusedStep
@@ -23,21 +24,23 @@ class Adam(FusedStep, torch.optim.Adam):
         v \leftarrow \beta_2 v + (1 - \beta_2) g^2, \\
         p &\leftarrow p - \frac{\gamma}{1 - \beta_1^t} \, \frac{m}{\sqrt{v / (1 - \beta_2^t)} + \epsilon}
 
-    All arguments, their order, defaults, checks and the keys of the state (`step`, `exp_avg`, `exp_avg_sq`, with
-    `amsgrad` `max_exp_avg_sq`) are those of :class:`torch.optim.Adam`: a `state_dict` goes either way, mid-training.
+    All arguments, their order, defaults, checks and the keys of the state (`step`, `exp_avg`,
+    `exp_avg_sq`, with `amsgrad` `max_exp_avg_sq`) are those of :class:`torch.optim.Adam`: a
+    `state_dict` goes either way, mid-training.
 
     Args:
-        params (iterable): parameters to optimize or dicts defining parameter groups, of any shapes and strides;
-            float32, float64, bfloat16 or float16. 16-bit parameters are computed in float32 and rounded once; their
-            states have their dtype, or are float32 if they were loaded so.
-        max_grad_norm (float, optional): as if ``torch.nn.utils.clip_grad_norm_`` ran over the gradients of all groups
-            before the step, but in the same kernel and without writing the gradients. `grad_norm` holds the norm after
-            the step, and `skipped` whether a GradScaler made the step be skipped. Default: None, no clipping.
+        params (iterable): parameters to optimize or dicts defining parameter groups, of any shapes and
+            strides; float32, float64, bfloat16 or float16. 16-bit parameters are computed in float32 and
+            rounded once; their states have their dtype, or are float32 if they were loaded so.
+        max_grad_norm (float, optional): as if ``torch.nn.utils.clip_grad_norm_`` ran over the gradients of
+            all groups before the step, but in the same kernels and without writing the gradients.
+            `grad_norm` holds the norm after the step, and `skipped` whether a GradScaler made the step be
+            skipped. Default: None, no clipping.
 
     Raises:
         ValueError: a hyper-parameter that torch refuses, or a `max_grad_norm` that is negative or NaN.
-        RuntimeError: sparse gradients, states of another shape than their parameter, or a parameter that overlaps
-            itself; nothing is changed.
+        RuntimeError: sparse gradients, a state of another shape than its parameter, or a parameter
+            that overlaps itself; nothing is changed.
 
     Complex parameters, other dtypes, devices and tensor subclasses are stepped by torch, with a
     :class:`fused_ml.FusedFallbackWarning`; so are, silently, `differentiable=True` and a compiled step.
@@ -54,7 +57,7 @@ class Adam(FusedStep, torch.optim.Adam):
         torch.Size([])
     """
 
-    _torch_optimizer = torch.optim.Adam
+    _torch_optimizer: ClassVar[type[Optimizer]] = torch.optim.Adam
     _run = torch.ops.fused_ml.adam_run.default
 
     def _kind(self, group: dict[str, Any]) -> int:
@@ -84,7 +87,9 @@ class Adam(FusedStep, torch.optim.Adam):
             wide = torch.get_default_dtype() is torch.float64 and not group["fused"]
             fresh["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device="cpu")
             for name in names:
-                fresh[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
+                fresh[name] = torch.zeros_like(
+                    param, memory_format=torch.preserve_format, requires_grad=False
+                )
             state = fresh
         if any(not isinstance(state.get(name), Tensor) for name in ("step", *names)):
             return None  # torch's step says what is missing

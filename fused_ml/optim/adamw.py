@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
+from torch.optim import Optimizer
 
 from fused_ml.optim.adam import Adam
 
@@ -15,10 +18,11 @@ class AdamW(Adam, torch.optim.AdamW):
     .. math::
         p \leftarrow (1 - \gamma \lambda) p, \quad \text{then as } \mathrm{Adam} \text{ without decay.}
 
-    Shapes, dtypes, errors and `max_grad_norm` are those of :class:`fused_ml.optim.Adam`; all other arguments and the
-    keys of the state are those of :class:`torch.optim.AdamW`.
+    Shapes, dtypes, errors and `max_grad_norm` are those of :class:`fused_ml.optim.Adam`; all other
+    arguments and the keys of the state are those of :class:`torch.optim.AdamW`.
 
-    Source: Loshchilov and Hutter, `Decoupled Weight Decay Regularization <https://arxiv.org/abs/1711.05101>`_.
+    Source: Loshchilov and Hutter, `Decoupled Weight Decay Regularization
+    <https://arxiv.org/abs/1711.05101>`_.
 
     Example::
 
@@ -28,4 +32,4 @@ class AdamW(Adam, torch.optim.AdamW):
         >>> optimizer.step()
     """
 
-    _torch_optimizer = torch.optim.AdamW
+    _torch_optimizer: ClassVar[type[Optimizer]] = torch.optim.AdamW

@@ -22,28 +22,30 @@ class SGD(FusedStep, torch.optim.SGD):
         b \leftarrow \mu b + (1 - \tau) g, \quad
         p \leftarrow p - \gamma \, (\text{nesterov} \mathbin{?} g + \mu b : b)
 
-    with :math:`b = g` at the first step, and :math:`p \leftarrow p - \gamma g` without momentum. All arguments, their
-    order, defaults, checks and the state's key `momentum_buffer` are those of :class:`torch.optim.SGD`: a
-    `state_dict` goes either way, mid-training.
+    with :math:`b = g` at the first step, and :math:`p \leftarrow p - \gamma g` without momentum. All
+    arguments, their order, defaults, checks and the state's key `momentum_buffer` are those of
+    :class:`torch.optim.SGD`: a `state_dict` goes either way, mid-training.
 
     Args:
-        params (iterable): parameters to optimize or dicts defining parameter groups, of any shapes and strides;
-            float32, float64, bfloat16 or float16. 16-bit parameters are computed in float32 and rounded once; the
-            momentum buffer has their dtype, or is float32 if it was loaded so.
-        max_grad_norm (float, optional): as if ``torch.nn.utils.clip_grad_norm_`` ran over the gradients of all groups
-            before the step, but in the same kernel and without writing the gradients. `grad_norm` holds the norm after
-            the step, and `skipped` whether a GradScaler made the step be skipped. Default: None, no clipping.
+        params (iterable): parameters to optimize or dicts defining parameter groups, of any shapes and
+            strides; float32, float64, bfloat16 or float16. 16-bit parameters are computed in float32 and
+            rounded once; their states have their dtype, or are float32 if they were loaded so.
+        max_grad_norm (float, optional): as if ``torch.nn.utils.clip_grad_norm_`` ran over the gradients of
+            all groups before the step, but in the same kernels and without writing the gradients.
+            `grad_norm` holds the norm after the step, and `skipped` whether a GradScaler made the step be
+            skipped. Default: None, no clipping.
 
     Raises:
         ValueError: a hyper-parameter that torch refuses, or a `max_grad_norm` that is negative or NaN.
-        RuntimeError: a momentum buffer of another shape than its parameter, or a parameter that overlaps itself;
-            nothing is changed.
+        RuntimeError: a state of another shape than its parameter, or a parameter
+            that overlaps itself; nothing is changed.
 
-    Sparse gradients, complex parameters, other dtypes, devices and tensor subclasses are stepped by torch, with a
-    :class:`fused_ml.FusedFallbackWarning`; so are, silently, `differentiable=True` and a compiled step.
+    Sparse gradients, complex parameters, other dtypes, devices and tensor subclasses are stepped by
+    torch, with a :class:`fused_ml.FusedFallbackWarning`; so are, silently, `differentiable=True` and a
+    compiled step.
 
-    Source: Sutskever, Martens, Dahl and Hinton, `On the importance of initialization and momentum in deep learning
-    <https://proceedings.mlr.press/v28/sutskever13.html>`_, in torch's form.
+    Source: Sutskever, Martens, Dahl and Hinton, `On the importance of initialization and momentum in
+    deep learning <https://proceedings.mlr.press/v28/sutskever13.html>`_, in torch's form.
 
     Example::
 

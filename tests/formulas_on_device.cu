@@ -1,0 +1,37 @@
+// Instantiates every formula in a kernel, so that nvcc compiles each for a device. Compiled only, never run.
+#include "../csrc/formulas/adam.h"
+#include "../csrc/formulas/binary_cross_entropy.h"
+#include "../csrc/formulas/logsigmoid.h"
+#include "../csrc/formulas/sgd.h"
+#include "../csrc/formulas/softmax.h"
+
+namespace fm = FUSED_ML_NAMESPACE;
+
+template <class A, class F>
+__device__ A rowwise(const F& f, A x, A y) {
+  const auto reference = F::Reference::make(f.logit(f.key(x)));
+  fm::RowSums<A> sums{x, f.term(reference, x, y), y, x, y, x, y, x, y};
+  const fm::RowResult<A> r = f.finish(sums);
+  const fm::RowCoefficients<A> c{r.lse, r.scale, r.offset, r.log_total};
+  A out = r.loss + f.map(x, y, y, x, c);
+  if constexpr (F::kOwn != fm::Own::none) out += f.map_own(x, r.own);
+  if constexpr (F::kSide) out += f.weigh(x, y);
+  if constexpr (F::kSecond) out += f.map_second(x, y, y, c);
+  return out;
+}
+
+template <class A>
+__global__ void formulas(A* data) {
+  const A x = data[0], y = data[1];
+  const fm::CrossEntropyOptions<A> o{x, y, x, y};
+  data[2] = rowwise(fm::CrossEntropyPlain<A>{o}, x, y) + rowwise(fm::CrossEntropyClass<A>{o}, x, y) +
+            rowwise(fm::CrossEntropyDistribution<A>{{o}}, x, y) + rowwise(fm::Softmax<A>{x}, x, y) +
+            rowwise(fm::LogSoftmax<A>{}, x, y) + rowwise(fm::SoftmaxBackward<A>{x}, x, y) +
+            rowwise(fm::LogSoftmaxBackward<A>{{x}}, x, y);
+  const fm::PointwiseInputs<A> in{x, y, x, y, x};
+  data[3] = fm::BinaryCrossEntropy<A>{}(in).dx + fm::FocalBinaryCrossEntropy<A>{x, y, x, y}(in).dt +
+            fm::LogSigmoid<A>{}(in).value + fm::log(x) + fm::sigmoid(y);
+}
+
+template __global__ void formulas(float*);
+template __global__ void formulas(double*);
