@@ -30,11 +30,12 @@ std::shared_ptr<Plan> find(int64_t number) {
 
 void bind_or_raise(Plan& plan, const std::vector<Tensor>& params, std::vector<Tensor> grads) {
   const int64_t result = plan.bind(params, std::move(grads));
-  STD_TORCH_CHECK(result == 0, "tensors at index ", result / 16,
-                  " cannot be stepped: expected parameter, gradient and states of one shape, strided, on the CPU, in "
-                  "one floating-point type (or float32 states beside 16-bit parameters), parameter and states without "
-                  "overlap in themselves, and a float step count (problem ",
-                  result % 16, ")");
+  STD_TORCH_CHECK(
+      result == 0, "tensors at index ", result / 16,
+      " cannot be stepped: expected parameter, gradient and states of one shape, strided, on the CPU, in "
+      "one floating-point type (or float32 states beside 16-bit parameters), parameter and states without "
+      "overlap in themselves, and a float step count (problem ",
+      result % 16, ")");
 }
 
 void expect_length(const char* name, const std::vector<Tensor>& list, size_t expected, bool may_be_empty) {
@@ -87,8 +88,8 @@ void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Ten
 }
 
 void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> exp_avgs,
-           std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs, std::vector<Tensor> state_steps,
-           std::vector<double> options, double gradient_factor) {
+           std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs,
+           std::vector<Tensor> state_steps, std::vector<double> options, double gradient_factor) {
   const size_t count = params.size();
   expect_length("exp_avgs", exp_avgs, count, false);
   expect_length("exp_avg_sqs", exp_avg_sqs, count, false);

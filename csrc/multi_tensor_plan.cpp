@@ -14,7 +14,8 @@ bool same(const Tensor& tensor, const std::vector<int64_t>& sizes, const std::ve
   if (static_cast<size_t>(dims) != sizes.size()) return false;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &now));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &now_strides));
-  return std::equal(sizes.begin(), sizes.end(), now) && std::equal(strides.begin(), strides.end(), now_strides);
+  return std::equal(sizes.begin(), sizes.end(), now) &&
+         std::equal(strides.begin(), strides.end(), now_strides);
 }
 
 bool fused_type(ScalarType type) {
@@ -81,7 +82,8 @@ Problem Plan::check(const Item& item, const Tensor& param, const Tensor& grad) c
   if (!fused_type(type) || grad.scalar_type() != type) return Problem::dtype;
   for (int k = 0; k < item.states_count; ++k) {
     const ScalarType state = item.states[k].scalar_type();
-    const bool wide = state == ScalarType::Float && (type == ScalarType::BFloat16 || type == ScalarType::Half);
+    const bool wide =
+        state == ScalarType::Float && (type == ScalarType::BFloat16 || type == ScalarType::Half);
     if ((state != type && !wide) || state != item.states[0].scalar_type()) return Problem::state_dtype;
   }
   const auto sizes = param.sizes();
@@ -123,8 +125,8 @@ Problem Plan::look_at(Item& item, const Tensor& param, const Tensor& grad) const
   return problem;
 }
 
-// Dimensions of size 1 dropped, the others ordered by the parameter's memory, and those that run on into one another
-// in every operand merged. What is left is one dense dimension, or needs a StridedLayout.
+// Dimensions of size 1 dropped, the others ordered by the parameter's memory, and those that run on into one
+// another in every operand merged. What is left is one dense dimension, or needs a StridedLayout.
 Problem Plan::lay_out(Item& item) {
   item.layout.reset();
   if (item.numel <= 1) return Problem::none;
@@ -162,7 +164,8 @@ Problem Plan::lay_out(Item& item) {
   return Problem::none;
 }
 
-// Tensors whose memory overlaps are stepped one after the other, in order: wave by wave. Nearly always all are 0.
+// Tensors whose memory overlaps are stepped one after the other, in order: wave by wave. Nearly always all
+// are 0.
 std::vector<int64_t> Plan::waves() const {
   struct Range {
     const char *begin, *end;
@@ -176,7 +179,8 @@ std::vector<int64_t> Plan::waves() const {
       int64_t last = 0;
       for (size_t d = 0; d < item.sizes.size(); ++d) last += (item.sizes[d] - 1) * item.strides[k][d];
       const char* begin = static_cast<const char*>(item.operands[k]);
-      written.push_back({begin, begin + (last + 1) * item_size(k ? item.state_scalar_type : item.scalar_type), i});
+      written.push_back(
+          {begin, begin + (last + 1) * item_size(k ? item.state_scalar_type : item.scalar_type), i});
     }
   }
   std::vector<int64_t> wave(items_.size(), 0);
@@ -203,7 +207,8 @@ void Plan::group_launches() {
     const Item& item = items_[i];
     const DType type = dtype_of(item.scalar_type), state_type = dtype_of(item.state_scalar_type);
     auto launch = std::find_if(launches_.begin(), launches_.end(), [&](const Launch& l) {
-      return l.wave == wave[i] && l.states_count == item.states_count && l.type == type && l.state_type == state_type;
+      return l.wave == wave[i] && l.states_count == item.states_count && l.type == type &&
+             l.state_type == state_type;
     });
     if (launch == launches_.end()) {
       launch = launches_.insert(launch, {item.states_count, type, state_type, wave[i], {}, {}, {0}});
@@ -218,8 +223,8 @@ void Plan::group_launches() {
 }
 
 int64_t Plan::bind(const std::vector<Tensor>& params, std::vector<Tensor> grads) {
-  STD_TORCH_CHECK(params.size() == items_.size() && grads.size() == items_.size(), "the plan is for ", items_.size(),
-                  " parameters; got ", params.size(), " and ", grads.size(), " gradients");
+  STD_TORCH_CHECK(params.size() == items_.size() && grads.size() == items_.size(), "the plan is for ",
+                  items_.size(), " parameters; got ", params.size(), " and ", grads.size(), " gradients");
   bool changed = launches_.empty();
   for (size_t i = 0; i < items_.size(); ++i) {
     if (as_last_seen(items_[i], params[i], grads[i])) continue;

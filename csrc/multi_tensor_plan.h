@@ -10,19 +10,20 @@ namespace fused_ml {
 // Why a list of tensors cannot be stepped by the kernels. fused_ml/optim/_plan.py has the same list.
 enum class Problem : int64_t { none, device, layout, dtype, state_dtype, shape, overlap, dimensions, step };
 
-// Holds the states and step counts, which nothing but the optimizer refers to. Parameters and gradients are handed
-// over at every step instead: a reference from here to a parameter whose hooks refer to the optimizer would be a
-// cycle that Python cannot collect.
+// Holds the states and step counts, which nothing but the optimizer refers to. Parameters and gradients are
+// handed over at every step instead: a reference from here to a parameter whose hooks refer to the optimizer
+// would be a cycle that Python cannot collect.
 class Plan {
  public:
   // states: the states of parameter 0, then those of 1 ...; steps: one a parameter, or none at all.
-  // groups, states_of, first: [parameters]; index of the parameter's group, number of its states, and whether these
-  // hold nothing yet.
+  // groups, states_of, first: [parameters]; index of the parameter's group, number of its states, and whether
+  // these are new, and zero.
   Plan(std::vector<Tensor> states, std::vector<Tensor> steps, const std::vector<int64_t>& groups,
        const std::vector<int64_t>& states_of, const std::vector<int64_t>& first);
 
-  // Takes this step's parameters and gradients, and looks at every tensor anew: sizes, strides, types and addresses
-  // may have changed under the same object. 0, or Problem + 16 * the parameter's index; then nothing may be run.
+  // Takes this step's parameters and gradients, and looks at every tensor anew: sizes, strides, types and
+  // addresses may have changed under the same object. 0, or Problem + 16 * the parameter's index; then
+  // nothing may be run.
   int64_t bind(const std::vector<Tensor>& params, std::vector<Tensor> grads);
 
   // Of the bound gradients, unscaled.
@@ -78,7 +79,8 @@ class Plan {
 
   std::vector<Item> items_;
   std::vector<Launch> launches_;
-  std::vector<Tensor> grads_;  // alive from bind to run: they may be copies that the dispatcher made for the call
+  std::vector<Tensor>
+      grads_;  // alive from bind to run: they may be copies that the dispatcher made for the call
 };
 
 }  // namespace fused_ml

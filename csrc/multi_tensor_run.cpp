@@ -15,8 +15,9 @@ namespace {
 template <class Options>
 Options options_of(const std::vector<double>& options, int64_t group) {
   constexpr int64_t count = sizeof(Options) / sizeof(double);
-  STD_TORCH_CHECK(group >= 0 && (group + 1) * count <= static_cast<int64_t>(options.size()), "expected ", count,
-                  " options for each group, ", group + 1, " groups at least; got ", options.size(), " numbers");
+  STD_TORCH_CHECK(group >= 0 && (group + 1) * count <= static_cast<int64_t>(options.size()), "expected ",
+                  count, " options for each group, ", group + 1, " groups at least; got ", options.size(),
+                  " numbers");
   Options result;
   std::memcpy(&result, options.data() + group * count, sizeof(Options));
   return result;
@@ -31,7 +32,8 @@ void put(const Constants& constants, MultiTensorEntry& entry) {
 }  // namespace
 
 MultiTensorArguments Plan::Launch::arguments() const {
-  return {entries.data(), first_granule.data(), static_cast<int64_t>(entries.size()), type, state_type, nullptr};
+  return {entries.data(), first_granule.data(), static_cast<int64_t>(entries.size()),
+          type,           state_type,           nullptr};
 }
 
 void Plan::fill(Launch& launch) const {
@@ -79,7 +81,8 @@ void Plan::run_launches(MultiTensorFormula few, MultiTensorFormula more, int mos
 void Plan::run_sgd(const std::vector<double>& options, double gradient_factor) {
   prepare_launches([&](const Item& item, MultiTensorEntry& entry) {
     STD_TORCH_CHECK(item.states_count <= 1, "SGD has one state at most; got ", item.states_count);
-    put(formulas::sgd_constants(options_of<formulas::SgdOptions>(options, item.group), item.first, gradient_factor),
+    put(formulas::sgd_constants(options_of<formulas::SgdOptions>(options, item.group), item.first,
+                                gradient_factor),
         entry);
   });
   run_launches(MultiTensorFormula::sgd, MultiTensorFormula::sgd_momentum, 1);
@@ -97,7 +100,8 @@ void Plan::run_adam(const std::vector<double>& options, double gradient_factor) 
                                               : *static_cast<const float*>(item.step_data));
     if (item.group != group || step != last_step) {  // as a rule all tensors are at the same step
       const auto o = options_of<formulas::AdamOptions>(options, item.group);
-      constants = formulas::adam_constants(o, std::pow(o.beta1, step), std::pow(o.beta2, step), gradient_factor);
+      constants =
+          formulas::adam_constants(o, std::pow(o.beta1, step), std::pow(o.beta2, step), gradient_factor);
       group = item.group;
       last_step = step;
     }

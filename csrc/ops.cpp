@@ -42,17 +42,21 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def("logsigmoid(Tensor input, ScalarType dtype) -> Tensor");
   m.def("logsigmoid_backward(Tensor grad_output, Tensor input) -> Tensor");
 
-  // One optimizer step over lists of tensors. Options, as float64, in the order of the formula's struct: sgd.h, adam.h.
-  // The gradient is multiplied by gradient_factor first; first: the momentum buffers hold nothing yet.
+  // One optimizer step over lists of tensors. Options, as float64, in the order of the formula's struct:
+  // sgd.h, adam.h. The gradient is multiplied by gradient_factor first; first: the momentum buffers
+  // are new, and zero.
   m.def(
       "sgd_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] momentum_buffers, float[] options, bool first, "
       "float gradient_factor) -> ()");
   m.def(
       "adam_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
-      "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, float[] options, float gradient_factor) -> ()");
-  // The same for eager use, where unpacking lists of states would take longer than the step: a plan holds the states,
-  // and each step binds the parameters and gradients to it. Contracts: multi_tensor_plan.h.
-  m.def("multi_tensor_plan(Tensor[] states, Tensor[] steps, int[] groups, int[] states_of, int[] first) -> int");
+      "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, float[] options, float gradient_factor) -> "
+      "()");
+  // The same for eager use, where unpacking lists of states would take longer than the step: a plan holds the
+  // states, and each step binds the parameters and gradients to it. Contracts: multi_tensor_plan.h.
+  m.def(
+      "multi_tensor_plan(Tensor[] states, Tensor[] steps, int[] groups, int[] states_of, int[] first) -> "
+      "int");
   m.def("multi_tensor_free(int plan) -> ()");
   m.def("multi_tensor_bind(int plan, Tensor[] params, Tensor[] grads) -> int");
   m.def("multi_tensor_square_sum(int plan) -> float");

@@ -52,7 +52,7 @@ void adam_run(int64_t plan, std::vector<double> options, double gradient_factor)
 void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> momentum_buffers,
           std::vector<double> options, bool first, double gradient_factor);
 void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> exp_avgs,
-           std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs, std::vector<Tensor> state_steps,
-           std::vector<double> options, double gradient_factor);
+           std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs,
+           std::vector<Tensor> state_steps, std::vector<double> options, double gradient_factor);
 
 }  // namespace fused_ml

@@ -94,7 +94,7 @@ struct StridedLayout {
 struct MultiTensorEntry {
   void* operands[kMultiTensorOperands];
   int64_t numel;
-  const StridedLayout* layout;  // nullptr: all operands are dense and lie in memory in one order
+  const StridedLayout* layout;              // nullptr: all operands are dense and lie in memory in one order
   double constants[kMultiTensorConstants];  // the formula's members
 };
 

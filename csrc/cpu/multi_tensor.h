@@ -1,25 +1,27 @@
 // The multi_tensor frame: one formula over every parameter of a model, in one parallel region.
 //
-// The tensors lie on one axis, each rounded up to whole granules of 256 elements; a block of 16 granules is the unit
-// of work, so that threads share the elements evenly whatever the tensors' sizes, and a partition of the blocks cuts
-// no vector: the same bits for any number of threads. A tensor whose operands lie in memory in one order is updated
-// in place; any other is copied granule by granule to flat buffers and back, so there is one arithmetic loop.
+// The tensors lie on one axis, each rounded up to whole granules of 256 elements; a block of 16 granules is
+// the unit of work, so that threads share the elements evenly whatever the tensors' sizes, and a partition of
+// the blocks cuts no vector: the same bits for any number of threads. A tensor whose operands lie in memory
+// in one order is updated in place; any other is copied granule by granule to flat buffers and back, so there
+// is one arithmetic loop.
 #pragma once
 
-#include "dtype.h"
+#include "multi_tensor_flat.h"
 
 namespace FUSED_ML_NAMESPACE {
 
-constexpr int64_t kGranule = kMultiTensorGranule;
 constexpr int64_t kBlock = kMultiTensorBlock;
 constexpr int64_t kBlocksPerTask = 16;  // 64 Ki elements at least: less is not worth waking a thread for
 
-// Denormal results and operands are 0 while this lives: arithmetic on moments that have decayed below the smallest
-// normal number would take over a hundred cycles an element.
+// Denormal results and operands are 0 while this lives: arithmetic on moments that have decayed below the
+// smallest normal number would take over a hundred cycles an element.
 class FlushDenormals {
  public:
 #if defined(__x86_64__)
-  FlushDenormals() : saved_(_mm_getcsr()) { _mm_setcsr(saved_ | 0x8040u); }  // flush-to-zero, denormals-are-zero
+  FlushDenormals() : saved_(_mm_getcsr()) {
+    _mm_setcsr(saved_ | 0x8040u);
+  }  // flush-to-zero, denormals-are-zero
   ~FlushDenormals() { _mm_setcsr(saved_); }
 
  private:
@@ -76,52 +78,22 @@ FUSED_ML_INLINE void visit_strided(const StridedLayout& layout, int operand, int
 }
 
 template <class T>
-void gather(const T* from, const StridedLayout& layout, int operand, int64_t begin, int64_t n,
-                            T* to) {
+void gather(const T* from, const StridedLayout& layout, int operand, int64_t begin, int64_t n, T* to) {
   visit_strided(layout, operand, begin, n, [&](int64_t i, int64_t offset, int64_t count, int64_t stride) {
     for (int64_t j = 0; j < count; ++j) to[i + j] = from[offset + j * stride];
   });
 }
 
 template <class T>
-void scatter(const T* from, const StridedLayout& layout, int operand, int64_t begin, int64_t n,
-                             T* to) {
+void scatter(const T* from, const StridedLayout& layout, int operand, int64_t begin, int64_t n, T* to) {
   visit_strided(layout, operand, begin, n, [&](int64_t i, int64_t offset, int64_t count, int64_t stride) {
     for (int64_t j = 0; j < count; ++j) to[offset + j * stride] = from[i + j];
   });
 }
 
-// One element. Its own function, for a compiler that keeps an array a lane for whatever a `simd` loop's body declares.
-template <class F, class T, class S>
-FUSED_ML_INLINE void update_one(const F& formula, T* p, const T* g, S* s0, S* s1, S* s2) {
-  using A = arithmetic_t<T>;
-  A x = load(p), v0 = 0, v1 = 0, v2 = 0;
-  if constexpr (F::states > 0) v0 = load(s0);
-  if constexpr (F::states > 1) v1 = load(s1);
-  if constexpr (F::states > 2) v2 = load(s2);
-  if constexpr (F::states == 0) formula(x, load(g));
-  if constexpr (F::states == 1) formula(x, load(g), v0);
-  if constexpr (F::states == 2) formula(x, load(g), v0, v1);
-  if constexpr (F::states == 3) formula(x, load(g), v0, v1, v2);
-  if constexpr (F::states > 0) store(s0, v0);
-  if constexpr (F::states > 1) store(s1, v1);
-  if constexpr (F::states > 2) store(s2, v2);
-  store(p, x);
-}
-
-// The only arithmetic loop. p, g, state[k]: [n], flat; operands may be the same memory, element for element.
-template <class F, class T, class S>
-void update_flat(const F formula, T* p, const T* g, S* const* state, int64_t n) {
-  S* s0 = F::states > 0 ? state[0] : nullptr;
-  S* s1 = F::states > 1 ? state[1] : nullptr;
-  S* s2 = F::states > 2 ? state[2] : nullptr;
-#pragma omp simd
-  for (int64_t i = 0; i < n; ++i) update_one(formula, p + i, g + i, s0 + i, s1 + i, s2 + i);
-}
-
 // A formula is a plain struct of numbers, handed over in float64.
 template <class F, class A>
-FUSED_ML_INLINE F narrow(const double* constants) {
+FUSED_ML_INLINE F formula_of(const double* constants) {
   constexpr int count = sizeof(F) / sizeof(A);
   static_assert(count <= kMultiTensorConstants);
   A values[count];
@@ -134,13 +106,13 @@ FUSED_ML_INLINE F narrow(const double* constants) {
 template <class F, class T, class S>
 void update_entry(const MultiTensorEntry& entry, int64_t begin, int64_t end) {
   using A = arithmetic_t<T>;
-  const F formula = narrow<F, A>(entry.constants);
+  const F formula = formula_of<F, A>(entry.constants);
   T* p = static_cast<T*>(entry.operands[0]);
   const T* g = static_cast<const T*>(entry.operands[1]);
   S* state[F::states + 1];
   if (!entry.layout) {
     for (int k = 0; k < F::states; ++k) state[k] = static_cast<S*>(entry.operands[2 + k]) + begin;
-    return update_flat<F, T, S>(formula, p + begin, g + begin, state, end - begin);
+    return update_flat(formula, p + begin, g + begin, state, end - begin);
   }
   alignas(64) T flat_p[kGranule], flat_g[kGranule];
   alignas(64) S flat_states[F::states + 1][kGranule];
@@ -152,7 +124,7 @@ void update_entry(const MultiTensorEntry& entry, int64_t begin, int64_t end) {
     for (int k = 0; k < F::states; ++k) {
       gather(static_cast<const S*>(entry.operands[2 + k]), *entry.layout, 2 + k, i, n, flat_states[k]);
     }
-    update_flat<F, T, S>(formula, flat_p, flat_g, state, n);
+    update_flat(formula, flat_p, static_cast<const T*>(flat_g), state, n);
     for (int k = 0; k < F::states; ++k) {
       scatter(flat_states[k], *entry.layout, 2 + k, i, n, static_cast<S*>(entry.operands[2 + k]));
     }
@@ -171,18 +143,8 @@ void update_blocks(void* context, int64_t begin, int64_t end) {
   });
 }
 
-template <class T>
-double square_sum_flat(const T* x, int64_t n) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < n; ++i) {
-    const double value = load(x + i);
-    sum += value * value;
-  }
-  return sum;
-}
-
-// Sums in float64, a block at a time whoever computes it: no overflow, and the same bits for any thread count.
+// Sums in float64, a block at a time whoever computes it: no overflow, and the same bits for any thread
+// count.
 template <class T>
 void square_sum_blocks(void* context, int64_t begin, int64_t end) {
   const MultiTensorArguments& a = *static_cast<const MultiTensorArguments*>(context);
@@ -222,10 +184,11 @@ void update_with(const MultiTensorArguments& a) {
     case DType::float64:
       return for_blocks(a, &update_blocks<F<double>, double, double>);
     case DType::bfloat16:
-      return for_blocks(a, wide ? &update_blocks<F<float>, BFloat16, float>
-                                : &update_blocks<F<float>, BFloat16, BFloat16>);
+      return for_blocks(
+          a, wide ? &update_blocks<F<float>, BFloat16, float> : &update_blocks<F<float>, BFloat16, BFloat16>);
     case DType::float16:
-      return for_blocks(a, wide ? &update_blocks<F<float>, Half, float> : &update_blocks<F<float>, Half, Half>);
+      return for_blocks(a,
+                        wide ? &update_blocks<F<float>, Half, float> : &update_blocks<F<float>, Half, Half>);
   }
 }
 

@@ -1,9 +1,10 @@
-// Adam and AdamW, with AMSGrad: a step along the running mean of the gradient over the root of its running square.
+// Adam and AdamW, with AMSGrad: a step along the running mean of the gradient over the root of its running
+// square.
 //
 //   g = gradient_factor * gradient + l2 * p           L2 decay (Adam); 0 for AdamW
 //   m = beta1 * m + (1 - beta1) * g
-//   v = beta2 * v + (1 - beta2) * g^2                 AMSGrad: vmax = max(vmax, v), and vmax below in place of v
-//   p = (1 - lr * weight_decay) * p                   decoupled decay (AdamW)
+//   v = beta2 * v + (1 - beta2) * g^2                 AMSGrad: vmax = max(vmax, v), and vmax below in place
+//   of v p = (1 - lr * weight_decay) * p                   decoupled decay (AdamW)
 //       - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 //
 // Kingma and Ba, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980
@@ -11,28 +12,9 @@
 // Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", https://openreview.net/forum?id=ryQu7f-RZ
 #pragma once
 
-#include "portable.h"
-
-#ifdef __CUDACC__
-#include <math.h>
-#endif
+#include "optimizer.h"
 
 namespace FUSED_ML_NAMESPACE {
-
-FUSED_ML_INLINE float square_root(float x) {
-#ifdef __CUDACC__
-  return sqrtf(x);
-#else
-  return __builtin_sqrtf(x);
-#endif
-}
-FUSED_ML_INLINE double square_root(double x) {
-#ifdef __CUDACC__
-  return sqrt(x);
-#else
-  return __builtin_sqrt(x);
-#endif
-}
 
 // A parameter group's options, in the order in which Python sends them.
 struct AdamOptions {
@@ -40,11 +22,12 @@ struct AdamOptions {
   double decoupled, maximize;  // 0 or 1
 };
 
-// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is an A.
+// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is
+// an A.
 template <class A>
 struct AdamConstants {
-  A gradient_factor;  // 1 / loss scale * clip coefficient, negative to maximize
-  A l2, shrink;       // shrink = 1 - lr * weight_decay where the decay is decoupled, else 1
+  A gradient_factor;             // 1 / loss scale * clip coefficient, negative to maximize
+  A l2, shrink;                  // shrink = 1 - lr * weight_decay where the decay is decoupled, else 1
   A beta1, rest1, beta2, rest2;  // rest = 1 - beta
   A step_size;                   // lr / (1 - beta1^t)
   A root_correction;             // 1 / sqrt(1 - beta2^t)
@@ -52,7 +35,7 @@ struct AdamConstants {
 
   FUSED_ML_INLINE void moments(A p, A gradient, A& m, A& v) const {
     const A scaled = gradient_factor * gradient;
-    const A g = l2 != A(0) ? scaled + l2 * p : scaled;  // no 0 * p: an infinite parameter stays one
+    const A g = scaled + only_if(l2 != A(0), l2 * p);  // no 0 * p: an infinite parameter stays one
     m = beta1 * m + rest1 * g;
     v = beta2 * v + rest2 * g * g;
   }

@@ -4,11 +4,12 @@
 //   b = momentum * b + (1 - dampening) * g            the first step: b = g
 //   p = p - lr * (nesterov ? g + momentum * b : b)    without momentum: p - lr * g
 //
-// Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning", 2013,
-// https://proceedings.mlr.press/v28/sutskever13.html (torch's form: the learning rate multiplies b as a whole)
+// Sutskever, Martens, Dahl and Hinton, "On the importance of initialization and momentum in deep learning",
+// 2013, https://proceedings.mlr.press/v28/sutskever13.html (torch's form: the learning rate multiplies b as a
+// whole)
 #pragma once
 
-#include "portable.h"
+#include "optimizer.h"
 
 namespace FUSED_ML_NAMESPACE {
 
@@ -18,16 +19,17 @@ struct SgdOptions {
   double nesterov, maximize;  // 0 or 1
 };
 
-// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is an A.
+// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is
+// an A.
 template <class A>
 struct SgdConstants {
-  A gradient_factor;  // 1 / loss scale * clip coefficient, negative to maximize
-  A weight_decay, momentum, rest, lr;  // rest = 1 - dampening
-  A nesterov, first;                   // 0 or 1; first: the buffer holds nothing yet
+  A gradient_factor;                   // 1 / loss scale * clip coefficient, negative to maximize
+  A weight_decay, momentum, rest, lr;  // rest = 1 - dampening, first 1
+  A nesterov, look_ahead;              // 0 and 1, or with Nesterov's look-ahead 1 and the momentum
 
   FUSED_ML_INLINE A decayed(A p, A gradient) const {
     const A scaled = gradient_factor * gradient;
-    return weight_decay != A(0) ? scaled + weight_decay * p : scaled;  // no 0 * p: an infinite p stays one
+    return scaled + only_if(weight_decay != A(0), weight_decay * p);  // no 0 * p: an infinite p stays one
   }
 };
 
@@ -43,19 +45,20 @@ struct SgdMomentum : SgdConstants<A> {
   static constexpr int states = 1;
   FUSED_ML_INLINE void operator()(A& p, A gradient, A& b) const {
     const A g = this->decayed(p, gradient);
-    b = this->first != A(0) ? g : this->momentum * b + this->rest * g;
-    p = p - this->lr * (this->nesterov != A(0) ? g + this->momentum * b : b);
+    b = this->momentum * b + this->rest * g;
+    p = p - this->lr * (this->look_ahead * b + only_if(this->nesterov != A(0), g));
   }
 };
 
+// first: the momentum buffer is new, and zero.
 inline SgdConstants<double> sgd_constants(const SgdOptions& o, bool first, double gradient_factor) {
   return {o.maximize != 0 ? -gradient_factor : gradient_factor,
           o.weight_decay,
           o.momentum,
-          1 - o.dampening,
+          first ? 1 : 1 - o.dampening,
           o.lr,
           o.nesterov,
-          first ? 1.0 : 0.0};
+          o.nesterov != 0 ? o.momentum : 1};
 }
 
 }  // namespace FUSED_ML_NAMESPACE

@@ -18,6 +18,7 @@ import fused_ml._library  # noqa: F401
 _ops = torch.ops.fused_ml
 _bind = _ops.multi_tensor_bind.default
 _PLAIN_TYPES = (Tensor, Parameter)
+_END = (object(),)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -41,7 +42,7 @@ class ParameterState(NamedTuple):
     states: Sequence[Tensor]
     step: Tensor | None
     fresh: dict[str, Tensor]  # what the optimizer's state lacks: put there when the step goes ahead
-    first: bool = False  # the states hold nothing yet
+    first: bool = False  # the states are new, and zero
 
 
 def unsuitable(tensors: Iterable[Any]) -> str | None:
@@ -58,13 +59,9 @@ def unsuitable(tensors: Iterable[Any]) -> str | None:
     return None
 
 
-def _values(state: dict[Any, Any]) -> list[Any]:
-    """Every object in the state of every parameter."""
-    try:
-        return list(chain.from_iterable(map(dict.values, state.values())))
-    except TypeError:  # someone keeps an object of their own among the parameters' states
-        entries = (entry for entry in state.values() if isinstance(entry, dict))
-        return list(chain.from_iterable(map(dict.values, entries)))
+def _values(state: dict[Any, Any]) -> chain[Any]:
+    """Every object in the state of every parameter, then an end mark."""
+    return chain(chain.from_iterable(map(dict.values, state.values())), _END)
 
 
 def _identical(a: Sequence[Any], b: Sequence[Any]) -> bool:
@@ -94,7 +91,6 @@ class Plan:
         self.fresh = [(p, entry.fresh) for p, entry in zip(active, entries, strict=True) if entry.fresh]
         states = [state for entry in entries for state in entry.states]
         steps = [entry.step for entry in entries if entry.step is not None]
-        self.written = active + states
         self.number: int = _ops.multi_tensor_plan(
             states,
             steps,
@@ -103,7 +99,6 @@ class Plan:
             [entry.first for entry in entries],
         )
         weakref.finalize(self, _ops.multi_tensor_free, self.number).atexit = False
-        self.state_entries: list[Any] = []
         self.state_values: list[Any] = []
         self.committed = False
 
@@ -120,17 +115,17 @@ class Plan:
             state[p].update(fresh)
         self.fresh = []
         self.committed = True
-        self.state_entries = list(state.values())
-        self.state_values = _values(state)
+        entries = [entry for entry in state.values() if isinstance(entry, dict)]
+        self.state_values = [value for entry in entries for value in entry.values()] + list(_END)
 
     def holds(self, params: list[Tensor], kinds: list[int], state: dict[Any, Any]) -> bool:
         """Whether every object is still the one that was planned with."""
-        return (
-            kinds == self.kinds
-            and _identical(params, self.params)
-            and _identical(list(state.values()), self.state_entries)
-            and _identical(_values(state), self.state_values)
-        )
+        if kinds != self.kinds or not _identical(params, self.params):
+            return False
+        try:
+            return all(map(is_, _values(state), self.state_values))
+        except TypeError:  # someone keeps an object of their own among the states: a new plan at every step
+            return False
 
     def bind(self, grads: list[Tensor]) -> tuple[Problem, int]:
         """Hand over this step's gradients; what stands in the way of the step, and at which parameter."""

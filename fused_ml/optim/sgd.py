@@ -78,6 +78,6 @@ class SGD(FusedStep, torch.optim.SGD):
             return ParameterState([], None, {})
         buffer = state.get("momentum_buffer")
         if buffer is None:
-            buffer = torch.empty_like(param, memory_format=torch.preserve_format, requires_grad=False)
+            buffer = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
             return ParameterState([buffer], None, {"momentum_buffer": buffer}, first=True)
         return ParameterState([buffer], None, {})

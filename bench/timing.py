@@ -1,0 +1,110 @@
+"""Interleaved timing and the interval of a ratio.
+
+The contestants take turns, in a new random order in every round, so that a change of the machine's
+speed falls on all of them alike. What is reported is the ratio of the medians, with a 95 % interval
+from resampling whole rounds.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+import torch
+
+LOOP_SECONDS = 2e-3  # calls shorter than this are repeated within a round until they fill it
+MAX_LOOPS = 200
+WARM_UP_SECONDS = 0.05
+RESAMPLES = 2000
+
+
+class Step(Protocol):
+    """A contestant: what to time, and what to put in order before it outside of the clock."""
+
+    def prepare(self) -> None:
+        """Undo the last call."""
+
+    def call(self) -> None:
+        """The work to be timed."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to measure: rounds go on until `seconds` are spent, within the two bounds."""
+
+    seconds: float = 8.0
+    min_rounds: int = 9
+    max_rounds: int = 61
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """A ratio of two medians with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def tells_from(self, bound: float) -> bool:
+        """Whether the ratio differs from `bound` by more than its noise."""
+        return not self.low <= bound <= self.high
+
+
+def _sample(step: Step, loops: int) -> float:
+    """Mean seconds of `loops` calls, each prepared outside of the clock."""
+    total = 0.0
+    for _ in range(loops):
+        step.prepare()
+        start = perf_counter()
+        step.call()
+        total += perf_counter() - start
+    return total / loops
+
+
+def _warm_up(step: Step) -> int:
+    """Run `step` for a while, three times at least; return how many calls make a sample."""
+    times = [_sample(step, 1) for _ in range(3)]
+    while sum(times) < WARM_UP_SECONDS:
+        times.append(_sample(step, 1))
+    shortest = min(times)
+    return max(1, min(MAX_LOOPS, int(LOOP_SECONDS / max(shortest, 1e-7))))
+
+
+def measure(steps: Mapping[str, Step], plan: Plan) -> dict[str, list[float]]:
+    """Seconds per call of every step, one entry per round."""
+    loops = {name: _warm_up(step) for name, step in steps.items()}
+    samples: dict[str, list[float]] = {name: [] for name in steps}
+    order = list(steps)
+    shuffler = random.Random(0)
+    gc.collect()
+    gc.disable()
+    try:
+        end = perf_counter() + plan.seconds
+        for done in range(plan.max_rounds):
+            if done >= plan.min_rounds and perf_counter() > end:
+                break
+            shuffler.shuffle(order)
+            for name in order:
+                samples[name].append(_sample(steps[name], loops[name]))
+    finally:
+        gc.enable()
+    return samples
+
+
+def median(samples: Sequence[float]) -> float:
+    """The median of `samples`."""
+    return float(torch.tensor(samples, dtype=torch.float64).quantile(0.5))
+
+
+def ratio(peer: Sequence[float], ours: Sequence[float]) -> Ratio:
+    """Median of `peer` over median of `ours` (more than 1: we are faster), from paired rounds."""
+    pairs = torch.tensor([peer, ours], dtype=torch.float64)
+    rounds = pairs.shape[1]
+    picks = torch.randint(rounds, (RESAMPLES, rounds), generator=torch.Generator().manual_seed(0))
+    medians = pairs[:, picks].quantile(0.5, dim=2)
+    low, high = (medians[0] / medians[1]).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return Ratio(median(peer) / median(ours), low, high)

@@ -1,0 +1,180 @@
+// The multi_tensor frame's arithmetic loops, over operands that lie flat in memory.
+#pragma once
+
+#include "half_blocks.h"
+
+namespace FUSED_ML_NAMESPACE {
+
+constexpr int64_t kGranule = kMultiTensorGranule;
+
+// One element. Its own function, for a compiler that keeps an array a lane for whatever a `simd` loop's body
+// declares.
+template <class F, class T, class S>
+FUSED_ML_INLINE void update_one(const F& formula, T* p, const T* g, S* s0, S* s1, S* s2) {
+  using A = arithmetic_t<T>;
+  A x = load(p), v0 = 0, v1 = 0, v2 = 0;
+  if constexpr (F::states > 0) v0 = load(s0);
+  if constexpr (F::states > 1) v1 = load(s1);
+  if constexpr (F::states > 2) v2 = load(s2);
+  if constexpr (F::states == 0) formula(x, load(g));
+  if constexpr (F::states == 1) formula(x, load(g), v0);
+  if constexpr (F::states == 2) formula(x, load(g), v0, v1);
+  if constexpr (F::states == 3) formula(x, load(g), v0, v1, v2);
+  if constexpr (F::states > 0) store(s0, v0);
+  if constexpr (F::states > 1) store(s1, v1);
+  if constexpr (F::states > 2) store(s2, v2);
+  store(p, x);
+}
+
+template <class T>
+constexpr bool is_bfloat16 = false;
+template <>
+constexpr bool is_bfloat16<BFloat16> = true;
+
+// Two neighbouring bfloat16 in one 32-bit word, so that no vector is shuffled: the shuffles and narrowings of
+// one element a lane cost as much as the arithmetic.
+struct Pair {
+  float even, odd;
+
+  FUSED_ML_INLINE static Pair load(const BFloat16* p) {
+    uint32_t word;
+    memcpy(&word, p, sizeof(word));
+    return {bit_cast<float>(word << 16), bit_cast<float>(word & 0xffff0000u)};
+  }
+  FUSED_ML_INLINE void store(BFloat16* p) const {
+    const uint32_t word = rounded(even) >> 16 | (rounded(odd) & 0xffff0000u);
+    memcpy(p, &word, sizeof(word));
+  }
+  // To nearest, ties to even, in the upper half of the bits. A NaN needs no test as in dtype.h: those that
+  // arithmetic makes, and those that came from bfloat16, have a lower half of 0, which rounds to themselves.
+  FUSED_ML_INLINE static uint32_t rounded(float value) {
+    const uint32_t bits = bit_cast<uint32_t>(value);
+    return bits + 0x7fffu + ((bits >> 16) & 1u);
+  }
+};
+
+template <class F>
+FUSED_ML_INLINE void update_pair(const F& formula, BFloat16* p, const BFloat16* g, BFloat16* s0, BFloat16* s1,
+                                 BFloat16* s2) {
+  Pair x = Pair::load(p), v0{}, v1{}, v2{};
+  const Pair y = Pair::load(g);
+  if constexpr (F::states > 0) v0 = Pair::load(s0);
+  if constexpr (F::states > 1) v1 = Pair::load(s1);
+  if constexpr (F::states > 2) v2 = Pair::load(s2);
+  if constexpr (F::states == 0) formula(x.even, y.even), formula(x.odd, y.odd);
+  if constexpr (F::states == 1) formula(x.even, y.even, v0.even), formula(x.odd, y.odd, v0.odd);
+  if constexpr (F::states == 2) {
+    formula(x.even, y.even, v0.even, v1.even), formula(x.odd, y.odd, v0.odd, v1.odd);
+  }
+  if constexpr (F::states == 3) {
+    formula(x.even, y.even, v0.even, v1.even, v2.even), formula(x.odd, y.odd, v0.odd, v1.odd, v2.odd);
+  }
+  if constexpr (F::states > 0) v0.store(s0);
+  if constexpr (F::states > 1) v1.store(s1);
+  if constexpr (F::states > 2) v2.store(s2);
+  x.store(p);
+}
+
+// What a run of 64 elements will need some way ahead: the CPU's own prefetching stops at every page.
+template <class T>
+FUSED_ML_INLINE void prefetch(const T* run) {
+  const char* ahead = reinterpret_cast<const char*>(run) + 2048;
+  for (size_t line = 0; line < 64 * sizeof(T); line += 64) __builtin_prefetch(ahead + line);
+}
+
+// The arithmetic loop. p, g, state[k]: [n], flat; operands may be the same memory, element for element.
+template <class F, class T, class S>
+void update_flat(const F formula, T* p, const T* g, S** state, int64_t n) {
+  // States that the formula lacks are never read; any pointer can be moved along in their place.
+  S* s0 = F::states > 0 ? state[0] : reinterpret_cast<S*>(p);
+  S* s1 = F::states > 1 ? state[1] : s0;
+  S* s2 = F::states > 2 ? state[2] : s0;
+  constexpr int64_t run = 64;
+  int64_t i = 0;
+  for (; i + run <= n; i += run) {
+    prefetch(p + i), prefetch(g + i);
+    if constexpr (F::states > 0) prefetch(s0 + i);
+    if constexpr (F::states > 1) prefetch(s1 + i);
+    if constexpr (F::states > 2) prefetch(s2 + i);
+    if constexpr (is_bfloat16<T> && is_bfloat16<S>) {
+#pragma omp simd
+      for (int64_t j = i; j < i + run; j += 2) update_pair(formula, p + j, g + j, s0 + j, s1 + j, s2 + j);
+    } else {
+#pragma omp simd
+      for (int64_t j = i; j < i + run; ++j) update_one(formula, p + j, g + j, s0 + j, s1 + j, s2 + j);
+    }
+  }
+#pragma omp simd
+  for (int64_t j = i; j < n; ++j) update_one(formula, p + j, g + j, s0 + j, s1 + j, s2 + j);
+}
+
+// Halves go through floats a granule at a time.
+template <class F, class S>
+void update_flat(const F formula, Half* p, const Half* g, S** state, int64_t n) {
+  alignas(64) float wide_p[kGranule], wide_g[kGranule], wide_states[F::states + 1][kGranule];
+  for (int64_t i = 0; i < n; i += kGranule) {
+    const int64_t count = n - i < kGranule ? n - i : kGranule;
+    float* s[F::states + 1];
+    widen(p + i, count, wide_p);
+    widen(g + i, count, wide_g);
+    for (int k = 0; k < F::states; ++k) {
+      if constexpr (sizeof(S) == sizeof(float)) {
+        s[k] = state[k] + i;
+      } else {
+        s[k] = wide_states[k];
+        widen(state[k] + i, count, s[k]);
+      }
+    }
+    update_flat(formula, wide_p, static_cast<const float*>(wide_g), s, count);
+    if constexpr (sizeof(S) != sizeof(float)) {
+      for (int k = 0; k < F::states; ++k) narrow(s[k], count, state[k] + i);
+    }
+    narrow(wide_p, count, p + i);
+  }
+}
+
+FUSED_ML_INLINE double square(double x) { return x * x; }
+
+// In four sums over the quarters, for additions that do not wait for one another.
+template <class T>
+double square_sum_flat(const T* x, int64_t n) {
+  double a = 0, b = 0, c = 0, d = 0;
+  const int64_t quarter = n / 4;
+#pragma omp simd reduction(+ : a, b, c, d)
+  for (int64_t i = 0; i < quarter; ++i) {
+    a += square(load(x + i));
+    b += square(load(x + quarter + i));
+    c += square(load(x + 2 * quarter + i));
+    d += square(load(x + 3 * quarter + i));
+  }
+  for (int64_t i = 4 * quarter; i < n; ++i) a += square(load(x + i));
+  return (a + b) + (c + d);
+}
+
+inline double square_sum_flat(const BFloat16* x, int64_t n) {
+  double a = 0, b = 0, c = 0, d = 0;
+  const int64_t half = n / 4 * 2;
+#pragma omp simd reduction(+ : a, b, c, d)
+  for (int64_t i = 0; i < half; i += 2) {
+    const Pair low = Pair::load(x + i), high = Pair::load(x + half + i);
+    a += square(low.even);
+    b += square(low.odd);
+    c += square(high.even);
+    d += square(high.odd);
+  }
+  for (int64_t i = 2 * half; i < n; ++i) a += square(load(x + i));
+  return (a + b) + (c + d);
+}
+
+inline double square_sum_flat(const Half* x, int64_t n) {
+  float wide[kGranule];
+  double sum = 0;
+  for (int64_t i = 0; i < n; i += kGranule) {
+    const int64_t count = n - i < kGranule ? n - i : kGranule;
+    widen(x + i, count, wide);
+    sum += square_sum_flat<float>(wide, count);
+  }
+  return sum;
+}
+
+}  // namespace FUSED_ML_NAMESPACE

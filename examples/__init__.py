@@ -1,0 +1,1 @@
+"""Runnable examples of fused_ml; see ``python -m examples.demo --help``."""

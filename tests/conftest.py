@@ -1,0 +1,50 @@
+"""Options and fixtures shared by all tests."""
+
+import hypothesis
+import pytest
+import torch
+
+import fused_ml
+
+hypothesis.settings.register_profile(
+    "fused_ml",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    max_examples=60,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow, hypothesis.HealthCheck.function_scoped_fixture],
+)
+hypothesis.settings.load_profile("fused_ml")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--device", default="cpu", help="the device that the tables of cases run on")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes several seconds; part of the default run")
+
+
+def pytest_report_header(config):
+    return (
+        f"fused_ml: instruction set {fused_ml.cpu_isa()} of {', '.join(fused_ml.cpu_isas_supported())}; "
+        f"torch {torch.__version__}, {torch.get_num_threads()} threads; device {config.getoption('--device')}"
+    )
+
+
+@pytest.fixture(scope="session")
+def device(request):
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    torch.manual_seed(20240607)
+
+
+@pytest.fixture
+def threads():
+    """Sets torch's thread count; the old one is put back afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

@@ -1,0 +1,288 @@
+"""The optimizers' compiled side: threads, instruction sets, denormals, operators, torch's test tables."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import _torch_internal  # noqa: F401  (a stub of what torch's tables import)
+import pytest
+import torch
+from optim_cases import BRIEF, DTYPES, OPTIONS, STATEFUL, Pair, close, numbers, random_params
+from torch.testing._internal.common_optimizers import optim_db
+
+import fused_ml
+import fused_ml.optim
+
+BIG = [(70_000,), (3,), (128, 513), (100_001,)]
+TABLES = [info for info in optim_db if info.optim_cls.__name__ in ("SGD", "Adam", "AdamW")]
+
+
+def bits(tensors):
+    return [t.detach().flatten().view(torch.uint8).clone() for t in tensors]
+
+
+# Threads.
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", BRIEF)
+def test_same_bits_for_any_number_of_threads(case, dtype):
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            torch.set_num_threads(threads)
+            pair = Pair(case, random_params(dtype, BIG), max_grad_norm=3.0)
+            for _ in range(2):
+                pair.set_gradients("transposed")
+                pair.optimizer.step()
+            results.append([*bits(pair.ours), *bits([pair.optimizer.grad_norm])])
+    finally:
+        torch.set_num_threads(before)
+    for result in results[1:]:
+        assert all(map(torch.equal, results[0], result))
+
+
+# Instruction sets.
+
+FORCED = """
+import sys, torch, fused_ml
+sys.path.insert(0, sys.argv[2])
+from optim_cases import BRIEF, DTYPES, LAYOUTS, SHAPES, Pair, random_params
+assert fused_ml.cpu_isa() == sys.argv[1]
+for case in [*BRIEF, "sgd momentum", "adam"]:
+    for dtype in DTYPES:
+        for layout in (None, "transposed"):
+            shapes = [s for s in SHAPES if layout is None or len(s) > 1] + [(37, 259)]
+            Pair(case, random_params(dtype, shapes), max_grad_norm=1e9).step(3, layout).check()
+print("ran on", fused_ml.cpu_isa())
+"""
+
+
+@pytest.mark.parametrize("level", ["baseline", "avx2", "avx512"])
+def test_forced_instruction_set(level):
+    if level not in fused_ml.cpu_isas_supported():
+        pytest.skip(f"this CPU has no {level}")
+    here = os.path.dirname(os.path.abspath(__file__))
+    paths = os.pathsep.join(
+        [os.path.dirname(os.path.dirname(fused_ml.__file__)), os.environ.get("PYTHONPATH", "")]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", FORCED, level, here],
+        env={**os.environ, "FUSED_ML_ISA": level, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout.strip() == f"ran on {level}", done.stderr
+
+
+# Denormals.
+
+
+@pytest.mark.parametrize("case", STATEFUL)
+def test_underflowed_moments_become_zero(case):
+    pair = Pair(case, [torch.randn(70_000)]).step()
+    state = pair.optimizer.state[pair.ours[0]]
+    for key in set(state) - {"step"}:
+        state[key].fill_(1e-39)
+    pair.ours[0].grad = torch.zeros(70_000)
+    pair.optimizer.param_groups[0]["weight_decay"] = 0
+    pair.optimizer.step()
+    for key in set(state) - {"step", "max_exp_avg_sq"}:  # the maximum is chosen, not computed
+        assert (state[key] == 0).all()
+
+
+def test_flush_to_zero_is_restored():
+    tiny = torch.full((100_000,), 1e-39)
+    Pair("adam", [torch.randn(100_000)], max_grad_norm=1.0).step()
+    assert (tiny * 0.5 != 0).all()  # in every thread of the pool
+
+
+def test_denormal_halves_are_numbers():
+    p = torch.full((100,), 2.0**-24, dtype=torch.float16, requires_grad=True)
+    p.grad = torch.full((100,), -(2.0**-24), dtype=torch.float16)
+    fused_ml.optim.SGD([p], lr=1.0).step()
+    assert (p == 2.0**-23).all()
+
+
+# Operators.
+
+
+def lists(dtype=torch.float32):
+    params = random_params(dtype, [(3, 5), (), (0,), (300,)])
+    return (
+        params,
+        [torch.ones_like(p) for p in params],
+        [[torch.zeros_like(p) for p in params] for _ in range(3)],
+    )
+
+
+@pytest.mark.parametrize("amsgrad", [False, True])
+def test_opcheck_adam(amsgrad):
+    params, grads, (m, v, vmax) = lists()
+    steps = [torch.zeros(()) for _ in params]
+    options = [1e-3, 0.9, 0.999, 1e-8, 0.1, 1.0, 0.0]
+    args = (params, grads, m, v, vmax if amsgrad else [], steps, options, 0.5)
+    torch.library.opcheck(torch.ops.fused_ml.adam_.default, args)
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+def test_opcheck_sgd(momentum):
+    params, grads, (buffers, _, _) = lists()
+    args = (params, grads, buffers if momentum else [], [0.1, 0.9, 0.0, 0.1, 1.0, 0.0], False, 1.0)
+    torch.library.opcheck(torch.ops.fused_ml.sgd_.default, args)
+
+
+@pytest.mark.parametrize("case", ["sgd", "sgd all", "adam all", "adamw decay"])
+def test_list_operator_is_the_eager_step(case):
+    pair = Pair(case, random_params(torch.float32)).step(2)
+    twin = Pair(case, random_params(torch.float32)).step(2)
+    pair.set_gradients()
+    pair.optimizer.step()
+    params, grads = [p.detach() for p in twin.ours], [q.grad for q in pair.ours]
+    states = [twin.optimizer.state[p] for p in twin.ours]
+    options = twin.optimizer._options(twin.optimizer.param_groups[0])
+    if case.startswith("sgd"):
+        buffers = [s["momentum_buffer"] for s in states if s]
+        torch.ops.fused_ml.sgd_(params, grads, buffers, options, False, 1.0)
+    else:
+        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
+        torch.ops.fused_ml.adam_(
+            params, grads, *([s[n] for s in states if n in s] for n in names), options, 1.0
+        )
+    assert all(map(torch.equal, bits(pair.ours), bits(twin.ours)))
+
+
+def test_list_operator_compiles():
+    @torch.compile(backend="aot_eager", fullgraph=True)
+    def step(params, grads, m, v, steps):
+        torch.ops.fused_ml.adam_(params, grads, m, v, [], steps, [1e-2, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0], 1.0)
+
+    params, grads, (m, v, _) = lists()
+    expected = [p - 1e-2 for p in params]
+    steps = [torch.zeros(()) for _ in params]
+    step(params, grads, m, v, steps)
+    for p, q in zip(params, expected, strict=True):
+        torch.testing.assert_close(p, q)
+    assert [s.item() for s in steps] == [1.0] * 4
+
+
+@pytest.mark.parametrize("case", ["sgd all", "adamw decay"])
+def test_compiled_step_is_torchs(case):
+    pair = Pair(case, [torch.randn(5, 5)])
+    pair.set_gradients()
+    torch.compile(pair.optimizer.step, backend="eager")()
+    pair.reference.step()
+    pair.step().check()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: a[0].append(torch.ones(3)), "one for each parameter|parameters; got"),
+        (lambda a: a[1].__setitem__(0, torch.ones(4)), "cannot be stepped"),
+        (lambda a: a[1].__setitem__(0, torch.ones(3, 5, dtype=torch.float64)), "cannot be stepped"),
+        (lambda a: a[2].pop(), "exp_avgs: expected 4"),
+        (lambda a: a[5].__setitem__(0, torch.zeros((), dtype=torch.int64)), "cannot be stepped"),
+        (lambda a: a[6].pop(), "expected 7 options"),
+    ],
+)
+def test_list_operator_refuses_bad_lists_and_changes_nothing(change, words):
+    params, grads, (m, v, _) = lists()
+    args = [
+        params,
+        grads,
+        m,
+        v,
+        [],
+        [torch.zeros(()) for _ in params],
+        [0.1, 0.9, 0.99, 1e-8, 0.0, 0.0, 0.0],
+        1.0,
+    ]
+    change(args)
+    before = [t.clone() for group in args[:6] for t in group]
+    with pytest.raises(RuntimeError, match=words):
+        torch.ops.fused_ml.adam_(*args)
+    assert all(map(torch.equal, before, [t for group in args[:6] for t in group]))
+
+
+def test_unknown_plan_is_refused():
+    with pytest.raises(RuntimeError, match="no multi_tensor plan -1"):
+        torch.ops.fused_ml.adam_run(-1, [], 1.0)
+
+
+# torch's own tables.
+
+
+def table_inputs(info):
+    return [
+        pytest.param(info, i.kwargs, id=f"{info.optim_cls.__name__} {i.desc}")
+        for i in info.optim_inputs_func("cpu")
+    ]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("info", "options"), [case for info in TABLES for case in table_inputs(info)])
+def test_torchs_sample_inputs(info, options, dtype):
+    name = info.optim_cls.__name__
+    params = [p.requires_grad_() for p in random_params(dtype)]
+    wide = [p.detach().double().requires_grad_() for p in params]
+    ours = getattr(fused_ml.optim, name)(params, **options)
+    reference = info.optim_cls(wide, **{**numbers(options), "foreach": False})
+    for _ in range(4):
+        for p, q in zip(params, wide, strict=True):
+            p.grad = torch.randn(p.shape).to(dtype)
+            q.grad = p.grad.double()
+        ours.step()
+        reference.step()
+    for p, q in zip(params, wide, strict=True):
+        close(p, q, 4)
+
+
+def table_errors(info):
+    errors = info.optim_error_inputs_func("cpu", torch.float32)
+    return [
+        pytest.param(info, e, id=f"{info.optim_cls.__name__} {e.optimizer_error_input.desc}") for e in errors
+    ]
+
+
+@pytest.mark.parametrize(("info", "error"), [case for info in TABLES for case in table_errors(info)])
+def test_torchs_error_inputs(info, error):
+    given = error.optimizer_error_input
+    params = given.params if given.params is not None else [torch.ones(2, requires_grad=True)]
+    ours = getattr(fused_ml.optim, info.optim_cls.__name__)
+    if issubclass(error.error_type, Warning):
+        with pytest.warns(error.error_type, match=error.error_regex):
+            ours(params, **given.kwargs)
+    else:
+        with warnings.catch_warnings(), pytest.raises(error.error_type, match=error.error_regex):
+            ours(params, **given.kwargs)
+
+
+@pytest.mark.parametrize(
+    "options", [{"fused": True, "foreach": True}, {"fused": True, "differentiable": True}]
+)
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_options_that_exclude_one_another(name, options):
+    with pytest.raises(RuntimeError, match="`fused`"):
+        getattr(fused_ml.optim, name)([torch.ones(2, requires_grad=True)], **options)
+
+
+@pytest.mark.parametrize("case", OPTIONS)
+def test_foreach_and_fused_are_accepted(case):
+    results = []
+    for extra in ({}, {"foreach": False}, {"foreach": True}, {"fused": True}, {"fused": False}):
+        name, options = OPTIONS[case]
+        p = torch.linspace(-1, 1, 50).requires_grad_()
+        optimizer = getattr(fused_ml.optim, name)([p], **numbers(options), **extra)
+        p.grad = torch.linspace(1, 2, 50)
+        optimizer.step()
+        results.append(p.detach())
+    assert all(torch.equal(results[0], result) for result in results)
+
+
+def test_capturable_on_the_cpu_is_torchs_error():
+    p = torch.ones(2, requires_grad=True)
+    p.grad = torch.ones(2)
+    with pytest.raises(AssertionError, match="capturable"):
+        fused_ml.optim.Adam([p], capturable=True).step()
