@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
 
   Tensor value = nothing(input), dx = nothing(input), dt = nothing(input);
   if (loss && reduction == kNone) {
-    value = empty_like(input, loss_dtype);
+    value = empty_contiguous(input, loss_dtype);
     shape.add(a.value, value);
   }
   if (grad_input) {
@@ -112,7 +112,7 @@ std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
 Tensor logsigmoid(const Tensor& input, ScalarType dtype) {
   PointwiseArguments a;
   PointwiseShape shape(input);
-  Tensor out = empty_like(input, dtype);
+  Tensor out = empty_contiguous(input, dtype);
   shape.add(a.x, input);
   shape.add(a.value, out);
   shape.fill(a);

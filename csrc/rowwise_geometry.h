@@ -54,6 +54,11 @@ class RowwiseTensors {
     out = empty_like(x, type);
     return *out;
   }
+  // As torch's softmax gives it.
+  Tensor new_contiguous_out(ScalarType type) {
+    out = empty_contiguous(x, type);
+    return *out;
+  }
   Tensor new_out2(ScalarType type) {
     out2 = empty_like(*y, type);
     return *out2;

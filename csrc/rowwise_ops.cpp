@@ -159,7 +159,7 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
 Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::optional<Tensor>& y, int64_t dim,
                    ScalarType dtype) {
   RowwiseTensors streams{dim, x, y};
-  Tensor out = streams.new_out(dtype);
+  Tensor out = streams.new_contiguous_out(dtype);
   if (x.numel() == 0) return out;
   RowwiseOptions options;
   options.sign = negate ? -1 : 1;

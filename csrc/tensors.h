@@ -23,11 +23,22 @@ inline void prefer_huge_pages(const Tensor& tensor, size_t bytes) {
   madvise(reinterpret_cast<void*>(page), bytes - (page - data), MADV_HUGEPAGE);
 }
 
+inline size_t bytes_of(ScalarType type) {
+  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
+}
+
 // A fresh tensor with the strides of `like` where it is dense, else contiguous.
 inline Tensor empty_like(const Tensor& like, ScalarType type) {
   Tensor out = torch::stable::empty_like(like);
   if (type != like.scalar_type()) out = torch::stable::to(out, type);
-  prefer_huge_pages(out, static_cast<size_t>(out.numel()) * (type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2));
+  prefer_huge_pages(out, static_cast<size_t>(out.numel()) * bytes_of(type));
+  return out;
+}
+
+// A fresh contiguous tensor of the shape of `like`.
+inline Tensor empty_contiguous(const Tensor& like, ScalarType type) {
+  Tensor out = torch::stable::new_empty(like, like.sizes(), type);
+  prefer_huge_pages(out, static_cast<size_t>(out.numel()) * bytes_of(type));
   return out;
 }
 

@@ -40,22 +40,22 @@ def _(input, target, weight, sample_weight, normalizer, reduction, ignore_index,
 
 @register_fake("fused_ml::softmax")
 def _(input, dim, negate, dtype):
-    return torch.empty_like(input, dtype=dtype)
+    return input.new_empty(input.shape, dtype=dtype)
 
 
 @register_fake("fused_ml::softmax_backward")
 def _(grad_output, output, dim, negate, input_dtype):
-    return torch.empty_like(grad_output, dtype=input_dtype)
+    return grad_output.new_empty(grad_output.shape, dtype=input_dtype)
 
 
 @register_fake("fused_ml::log_softmax")
 def _(input, dim, dtype):
-    return torch.empty_like(input, dtype=dtype)
+    return input.new_empty(input.shape, dtype=dtype)
 
 
 @register_fake("fused_ml::log_softmax_backward")
 def _(grad_output, output, dim, input_dtype):
-    return torch.empty_like(grad_output, dtype=input_dtype)
+    return grad_output.new_empty(grad_output.shape, dtype=input_dtype)
 
 
 @register_fake("fused_ml::nll_loss")
@@ -77,7 +77,7 @@ def _(input, target, weight, pos_weight, normalizer, grad_output, reduction, foc
     if not loss:
         value = nothing
     elif reduction == 0:
-        value = torch.empty_like(input, dtype=loss_dtype)
+        value = input.new_empty(input.shape, dtype=loss_dtype)
     else:
         value = input.new_empty((), dtype=loss_dtype)
     dx = torch.empty_like(input) if grad_input else input.new_empty((0,))
@@ -87,7 +87,7 @@ def _(input, target, weight, pos_weight, normalizer, grad_output, reduction, foc
 
 @register_fake("fused_ml::logsigmoid")
 def _(input, dtype):
-    return torch.empty_like(input, dtype=dtype)
+    return input.new_empty(input.shape, dtype=dtype)
 
 
 @register_fake("fused_ml::logsigmoid_backward")

@@ -80,7 +80,7 @@ def detached(value):
 
 def recorded(call, dtype=torch.float32):
     with Recorder() as recorder:
-        x = X.to(dtype).requires_grad_()
+        x = X.to(dtype, copy=True).requires_grad_()
         value = CALLS[call](x)
         torch.autograd.grad(value, x, torch.ones_like(value) * 0.5)
     return recorder.calls

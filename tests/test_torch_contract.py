@@ -97,7 +97,7 @@ def test_autocast_dtypes(call, dtype, autocast):
     with torch.autocast("cpu", dtype=autocast):
         results = []
         for module in (F, T):
-            x = X.to(dtype).requires_grad_()
+            x = X.to(dtype, copy=True).requires_grad_()
             value = CALLS[call](module, x)
             results.append((value, *torch.autograd.grad(value.sum(), x)))
     for ours, theirs in zip(*results, strict=True):

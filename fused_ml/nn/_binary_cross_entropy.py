@@ -110,7 +110,7 @@ def _broadcasts(tensor: Tensor | None, shape: torch.Size) -> bool:
 
 
 def _fusable(input: Any, target: Any, weight: Any, pos_weight: Any, reduction: str) -> bool:
-    if not plain(input, target, weight, pos_weight) or reduction not in REDUCTIONS:
+    if input is None or target is None or not plain(input, target, weight, pos_weight) or reduction not in REDUCTIONS:
         return False
     if input.dtype not in FLOATING or input.numel() == 0 or target.shape != input.shape:
         return False
@@ -159,7 +159,7 @@ def binary_cross_entropy_with_logits(
             return result
         if reduction not in REDUCTIONS:
             raise ValueError(f"{reduction} is not a valid value for reduction")
-    loss_dtype = autocast_dtype(input) or torch.promote_types(input.dtype, target.dtype)
+    loss_dtype = autocast_dtype(input) or target.dtype
     options = _Options(
         reduction, float(focal_gamma), -1.0 if focal_alpha is None else float(focal_alpha), float(label_smoothing),
         math.nan if ignore_index is None else float(ignore_index), loss_dtype,

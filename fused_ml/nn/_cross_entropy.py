@@ -122,7 +122,7 @@ def _differentiable_backward(inputs: list, needs: tuple, options: _Options, upst
     """The same gradients as functions of the inputs and of upstream (create_graph=True)."""
     wanted = [t for t, need in zip(inputs[:2], needs[:2], strict=True) if need]
     loss = _composite(*inputs, options)
-    grads = iter(torch.autograd.grad(loss, wanted, upstream, create_graph=True))
+    grads = iter(torch.autograd.grad(loss, wanted, upstream.reshape(loss.shape), create_graph=True))
     return (*(next(grads) if need else None for need in needs[:2]), *(None,) * 5)
 
 
@@ -157,7 +157,7 @@ class _CrossEntropyInPlace(Function):
 
 def _fusable(input: Any, target: Any, weight: Any, sample_weight: Any, normalizer: Any, o: _Options) -> bool:
     """Whether the kernel takes the call as it is. What it does not take, torch answers or refuses."""
-    if not plain(input, target, weight, sample_weight, normalizer):
+    if input is None or target is None or not plain(input, target, weight, sample_weight, normalizer):
         return False
     dims = input.dim()
     if input.dtype not in FLOATING or dims == 0 or input.numel() == 0 or o.reduction not in REDUCTIONS:

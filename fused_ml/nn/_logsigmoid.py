@@ -29,7 +29,7 @@ class _LogSigmoid(Function):
 
 def logsigmoid(input: Tensor) -> Tensor:
     r"""DOC"""
-    if not plain(input) or input.dtype not in FLOATING or input.numel() == 0:
+    if input is None or not plain(input) or input.dtype not in FLOATING or input.numel() == 0:
         result = TF.logsigmoid(input)
         note_fallback("nn.functional.logsigmoid", input)
         return result

@@ -36,7 +36,7 @@ class _NLLLoss(Function):
 
 
 def _fusable(input: Any, target: Any, weight: Any, reduction: str) -> bool:
-    if not plain(input, target, weight) or reduction not in REDUCTIONS:
+    if input is None or target is None or not plain(input, target, weight) or reduction not in REDUCTIONS:
         return False
     dims = input.dim()
     if input.dtype not in FLOATING or dims == 0 or input.numel() == 0 or target.dtype not in CLASS_INDEX:

@@ -54,7 +54,8 @@ class _LogSoftmax(Function):
 
 def _fusable(input: Any, dim: Any, dtype: Any) -> bool:
     return (
-        plain(input)
+        input is not None
+        and plain(input)
         and input.dtype in FLOATING
         and (dtype is None or dtype in FLOATING)
         and input.numel() > 0
@@ -76,7 +77,7 @@ def _cast(input: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, torch.dtype
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     r"""DOC"""
     if dim is None and isinstance(input, Tensor):
-        dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel + 1)
+        dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel)
     if not _fusable(input, dim, dtype):
         result = TF.softmax(input, dim, _stacklevel + 1, dtype)
         note_fallback("nn.functional.softmax", input)
@@ -88,7 +89,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     r"""DOC"""
     if dim is None and isinstance(input, Tensor):
-        dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel + 1)
+        dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel)
     if not _fusable(input, dim, dtype):
         result = TF.softmin(input, dim, _stacklevel + 1, dtype)
         note_fallback("nn.functional.softmin", input)
@@ -109,7 +110,7 @@ def log_softmax(
 ) -> Tensor:
     r"""DOC"""
     if dim is None and isinstance(input, Tensor):
-        dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel + 1)
+        dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel)
     if not _fusable(input, dim, dtype):
         result = TF.log_softmax(input, dim, _stacklevel + 1, dtype)
         note_fallback("nn.functional.log_softmax", input)
