@@ -83,7 +83,7 @@ std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
 
   Tensor value = nothing(input), dx = nothing(input), dt = nothing(input);
   if (loss && reduction == kNone) {
-    value = empty_contiguous(input, loss_dtype);
+    value = empty_like(target, loss_dtype);  // torch starts from 1 - target
     shape.add(a.value, value);
   }
   if (grad_input) {

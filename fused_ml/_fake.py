@@ -77,7 +77,7 @@ def _(input, target, weight, pos_weight, normalizer, grad_output, reduction, foc
     if not loss:
         value = nothing
     elif reduction == 0:
-        value = input.new_empty(input.shape, dtype=loss_dtype)
+        value = torch.empty_like(target, dtype=loss_dtype)
     else:
         value = input.new_empty((), dtype=loss_dtype)
     dx = torch.empty_like(input) if grad_input else input.new_empty((0,))

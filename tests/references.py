@@ -92,7 +92,7 @@ def cross_entropy(
     q, denominators, valid = class_weights_of_rows(input, target, weight, ignore_index, label_smoothing)
     row = softmax_rows(torch.where(valid[:, None], x, 0.0))
     share = q.sum(-1, keepdim=True)
-    z = z_loss * valid
+    z = z_loss * valid.double()
     loss = torch.where(q == 0, 0.0, q * row.nll).sum(-1) + torch.where(z == 0, 0.0, z * row.lse**2)
     tilt = torch.where(z == 0, 0.0, 2 * z * row.lse)[:, None]
     spread = slope if softcap is None else slope + 0.125  # 1 - tanh^2 cancels: its error is absolute

@@ -104,6 +104,7 @@ def test_unknown_level(wrong):
     assert "FUSED_ML_ISA" in last
 
 
+PYTEST = ("-m", "pytest", "-x", "-p", "no:cacheprovider", "-o", "addopts=")  # with its header
 TABLES = {
     "test_cross_entropy.py": "test_small_layouts or test_small_widths",
     "test_softmax.py": "test_class_dimension and (1000 or channels or expanded or 17)",
@@ -118,6 +119,6 @@ def test_tables_at_forced_level(level):
     if level == fused_ml.cpu_isa():
         return  # this run is that test
     chosen = " or ".join(f"({name.removesuffix('.py')} and ({what}))" for name, what in TABLES.items())
-    done = run(["-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *TABLES, "-k", chosen], level)
+    done = run([*PYTEST, *TABLES, "-k", chosen], level)
     assert f"instruction set {level} " in done.stdout
     assert done.returncode == 0, done.stdout[-3000:]

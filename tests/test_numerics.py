@@ -36,15 +36,18 @@ def gradient_of(loss, x):
 
 
 @pytest.mark.parametrize(("dtype", "gap", "classes"), CONFIDENT, ids=name_of)
-def test_confident_rows(dtype, gap, classes, device):
+@pytest.mark.parametrize("positions", [0, 1, 40], ids=["rows", "column", "columns"])
+def test_confident_rows(positions, dtype, gap, classes, device):
     """Loss and true-class gradient are right to the last place, however near to 1 the probability is."""
-    x = torch.zeros(1, classes, dtype=dtype, device=device)
+    x = torch.zeros(1, classes, *[positions] * (positions > 0), dtype=dtype, device=device)
     true = classes // 2
     x[0, true] = gap
     x.requires_grad_()
-    loss = F.cross_entropy(x, torch.tensor([true], device=device), reduction="sum")
-    gradient = gradient_of(loss, x)
-    others = (classes - 1) * math.exp(-x[0, true].item())
+    target = torch.full((1, *x.shape[2:]), true, device=device)
+    losses = F.cross_entropy(x, target, reduction="none")
+    gradient = gradient_of(losses, x).reshape(1, classes, -1)[..., -1]  # the last position's
+    loss = losses.flatten()[-1]
+    others = (classes - 1) * math.exp(-x[0, true].flatten()[0].item())
     assert_within_ulps(loss, torch.tensor(math.log1p(others), dtype=torch.float64), CLOSE[dtype], "loss")
     expected = torch.tensor(-others / (1 + others), dtype=torch.float64)
     assert_within_ulps(gradient[0, true], expected, CLOSE[dtype], "gradient")

@@ -1,4 +1,4 @@
-"""torch.library.opcheck over every operator with a tensor argument, on calls that the package really makes."""
+"""torch.library.opcheck over every operator with a tensor argument, on calls the package really makes."""
 
 import pytest
 import torch

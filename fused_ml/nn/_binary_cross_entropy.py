@@ -146,7 +146,34 @@ def binary_cross_entropy_with_logits(
     label_smoothing: float = 0.0,
     ignore_index: float | None = None,
 ) -> Tensor:
-    r"""DOC"""
+    r"""Binary cross entropy of logits: :func:`torch.nn.functional.binary_cross_entropy_with_logits`.
+
+    :math:`w\,[(1 - t)\,\mathrm{softplus}(x) + p\,t\,\mathrm{softplus}(-x)]` for logit :math:`x`, target :math:`t`; finite
+    wherever the mathematics is, and both gradients come from the same pass.
+
+    Args:
+        input: logits, any shape; float32, float64, bfloat16 or float16.
+        target: of the input's shape, in [0, 1]; float64 with float64, else any of the other types. The loss has its dtype.
+        weight: broadcasts to the input; multiplies the loss.
+        size_average, reduce: torch's legacy arguments.
+        reduction: ``"none"``, ``"mean"`` or ``"sum"``.
+        pos_weight: :math:`p`, broadcasts to the input.
+        focal_gamma, focal_alpha: focal loss (Lin et al., 2017, arXiv:1708.02002): the loss times
+            :math:`\alpha_t (1 - p_t)^\gamma`. 0 and None: neither.
+        label_smoothing: in [0, 1]; the target becomes ``target * (1 - e) + e / 2``.
+        ignore_index: a target that counts for nothing: zero loss, gradient exactly 0, not in ``"mean"``'s denominator.
+
+    Returns:
+        The loss, 0-d or of the input's shape.
+
+    Raises:
+        ValueError: shapes of input and target differ, or an option is out of range. RuntimeError: as torch's.
+
+    Example::
+
+        >>> binary_cross_entropy_with_logits(torch.zeros(3, 2), torch.ones(3, 2), focal_gamma=2.0)
+        tensor(0.1733)
+    """
     reduction = resolve_reduction(reduction, size_average, reduce)
     extras = bool(focal_gamma) or focal_alpha is not None or bool(label_smoothing) or ignore_index is not None
     _check_extras(focal_gamma, focal_alpha, label_smoothing)

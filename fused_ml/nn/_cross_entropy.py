@@ -222,7 +222,48 @@ def cross_entropy(
     inplace_backward: bool = False,
     return_stats: bool = False,
 ) -> Any:
-    """DOC"""
+    r"""Cross entropy of logits and class indices or class probabilities: :func:`torch.nn.functional.cross_entropy`.
+
+    One sweep gives the loss and, for ``"mean"`` and ``"sum"``, the gradient. With :math:`l` the (soft-capped) logits of a
+    row, :math:`\mathrm{lse} = \log \sum_j e^{l_j}` and target class :math:`y`, the row's loss is
+    :math:`w_y (\mathrm{lse} - l_y) + z\,\mathrm{lse}^2`, computed as ``log1p(others / own)`` so that it and the
+    gradient keep their bits where the probability is nearly 1.
+
+    Args:
+        input: logits, :math:`(C)`, :math:`(N, C)` or :math:`(N, C, d_1, ..., d_K)`; float32, float64, bfloat16 or float16.
+        target: class indices (uint8, int32, int64) of the input's shape without the class dimension, or probabilities
+            of the input's shape and dtype.
+        weight: a weight for each class, :math:`(C)`, of the input's dtype.
+        size_average, reduce: torch's legacy arguments.
+        ignore_index: a target whose row counts for nothing: zero loss, gradient exactly 0.
+        reduction: ``"none"``, ``"mean"`` (class indices: divided by the sum of the weights of the rows that count;
+            probabilities: by the number of rows) or ``"sum"``.
+        label_smoothing: in [0, 1] (Szegedy et al., 2016, arXiv:1512.00567).
+        z_loss: adds ``z_loss * lse ** 2`` to every row that counts (PaLM, 2022, arXiv:2204.02311). No class weight scales it.
+        softcap: replaces the logits by ``softcap * tanh(input / softcap)`` (Gemma 2, 2024, arXiv:2408.00118).
+        sample_weight: a weight for each row, of the target's shape (one number a row); it multiplies the row's loss, and
+            ``"mean"`` divides by the sum of the weights of class and row.
+        normalizer: a number or 0-d tensor that replaces ``"mean"``'s denominator, for gradient accumulation.
+        out_dtype: the loss's dtype, if not the input's.
+        inplace_backward: write the gradient over the logits, which a plain backward then returns: no memory beyond
+            them. Not for a leaf that requires grad, nor for second derivatives. Ignored under ``torch.compile``.
+        return_stats: return ``(loss, CrossEntropyStats(lse, predicted, correct))``.
+
+    Returns:
+        The loss, 0-d or of the target's shape; with ``return_stats`` a pair.
+
+    Raises:
+        IndexError: a target is out of range. TypeError, RuntimeError, ValueError: as torch's, for what torch refuses;
+            ValueError for an option out of range.
+
+    Example::
+
+        >>> logits = torch.randn(8, 5, requires_grad=True)
+        >>> loss, stats = cross_entropy(logits, torch.randint(5, (8,)), z_loss=1e-4, return_stats=True)
+        >>> loss.backward()
+        >>> stats.lse.shape
+        torch.Size([8])
+    """
     reduction = resolve_reduction(reduction, size_average, reduce)
     extras = bool(z_loss) or softcap is not None or sample_weight is not None or normalizer is not None
     if extras or out_dtype is not None:

@@ -28,7 +28,24 @@ class _LogSigmoid(Function):
 
 
 def logsigmoid(input: Tensor) -> Tensor:
-    r"""DOC"""
+    r"""Log-sigmoid, elementwise: :func:`torch.nn.functional.logsigmoid`.
+
+    :math:`\log \sigma(x) = \min(x, 0) - \log(1 + e^{-|x|})`.
+
+    Args:
+        input: any shape; float32, float64, bfloat16 or float16. Other dtypes go to torch.
+
+    Returns:
+        A tensor of the input's shape and dtype.
+
+    Raises:
+        TypeError: ``input`` is no tensor.
+
+    Example::
+
+        >>> logsigmoid(torch.zeros(2))
+        tensor([-0.6931, -0.6931])
+    """
     if input is None or not plain(input) or input.dtype not in FLOATING or input.numel() == 0:
         result = TF.logsigmoid(input)
         note_fallback("nn.functional.logsigmoid", input)

@@ -59,7 +59,30 @@ def nll_loss(
     reduce: bool | None = None,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""DOC"""
+    r"""Negative log likelihood: :func:`torch.nn.functional.nll_loss`.
+
+    :math:`-w_y x_y` for each row of log-probabilities :math:`x` and target class :math:`y`; the gradient is zero elsewhere.
+
+    Args:
+        input: log-probabilities, :math:`(C)`, :math:`(N, C)` or :math:`(N, C, d_1, ..., d_K)`; float32, float64, bfloat16
+            or float16.
+        target: class indices (uint8, int32, int64), the input's shape without the class dimension.
+        weight: a weight for each class, :math:`(C)`, of the input's dtype.
+        size_average, reduce: torch's legacy arguments.
+        ignore_index: a target whose row counts for nothing.
+        reduction: ``"none"``, ``"mean"`` (divided by the sum of the weights of the rows that count) or ``"sum"``.
+
+    Returns:
+        The loss, 0-d or of the target's shape.
+
+    Raises:
+        IndexError: a target is out of range. RuntimeError, ValueError: as torch's, for what torch refuses.
+
+    Example::
+
+        >>> nll_loss(torch.randn(4, 3).log_softmax(1), torch.tensor([0, 2, 1, 1])).shape
+        torch.Size([])
+    """
     reduction = resolve_reduction(reduction, size_average, reduce)
     if not _fusable(input, target, weight, reduction):
         result = TF.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)

@@ -75,7 +75,26 @@ def _cast(input: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, torch.dtype
 
 
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    r"""DOC"""
+    r"""Softmax along a dimension: :func:`torch.nn.functional.softmax`.
+
+    :math:`y_j = e^{x_j - m} / \sum_k e^{x_k - m}`, with :math:`m` the largest element.
+
+    Args:
+        input: any shape; float32, float64, bfloat16 or float16. Other dtypes go to torch.
+        dim: the dimension that sums to one; None chooses it as torch does, with torch's warning.
+        dtype: convert the input to it first, as torch does. Half types to float32 are read as they are.
+
+    Returns:
+        A tensor of the input's shape, contiguous, of ``dtype`` or the input's dtype.
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+
+    Example::
+
+        >>> softmax(torch.randn(2, 3), dim=1).shape
+        torch.Size([2, 3])
+    """
     if dim is None and isinstance(input, Tensor):
         dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel)
     if not _fusable(input, dim, dtype):
@@ -87,7 +106,26 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 
 
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
-    r"""DOC"""
+    r"""Softmax of the negated input: :func:`torch.nn.functional.softmin`.
+
+    :math:`y_j = e^{-x_j} / \sum_k e^{-x_k}`, without a pass to negate.
+
+    Args:
+        input: any shape; float32, float64, bfloat16 or float16. Other dtypes go to torch.
+        dim: the dimension that sums to one; None chooses it as torch does, with torch's warning.
+        dtype: convert the input to it first, as torch does. Half types to float32 are read as they are.
+
+    Returns:
+        A tensor of the input's shape, contiguous, of ``dtype`` or the input's dtype.
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+
+    Example::
+
+        >>> softmin(torch.randn(2, 3), dim=1).shape
+        torch.Size([2, 3])
+    """
     if dim is None and isinstance(input, Tensor):
         dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel)
     if not _fusable(input, dim, dtype):
@@ -108,7 +146,26 @@ def _run_softmax(input: Tensor, dim: int, negate: bool, dtype: torch.dtype | Non
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
-    r"""DOC"""
+    r"""Logarithm of softmax along a dimension: :func:`torch.nn.functional.log_softmax`.
+
+    :math:`y_j = (x_j - m) - \log \sum_k e^{x_k - m}`; the largest element's is ``-log1p(others)``, exact to the last bits.
+
+    Args:
+        input: any shape; float32, float64, bfloat16 or float16. Other dtypes go to torch.
+        dim: the dimension that sums to one; None chooses it as torch does, with torch's warning.
+        dtype: convert the input to it first, as torch does. Half types to float32 are read as they are.
+
+    Returns:
+        A tensor of the input's shape, contiguous, of ``dtype`` or the input's dtype.
+
+    Raises:
+        IndexError: ``dim`` is out of range.
+
+    Example::
+
+        >>> log_softmax(torch.randn(2, 3), dim=1).shape
+        torch.Size([2, 3])
+    """
     if dim is None and isinstance(input, Tensor):
         dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel)
     if not _fusable(input, dim, dtype):
