@@ -17,7 +17,6 @@ class Reference(NamedTuple):
     gradient: torch.Tensor  # with respect to the input, for the given upstream gradient
     loss_magnitude: torch.Tensor
     gradient_magnitude: torch.Tensor
-    lse: torch.Tensor  # of the target's shape (rows for probability targets)
     target_gradient: torch.Tensor | None = None
 
 
@@ -102,11 +101,8 @@ def cross_entropy(
     scale = torch.ones_like(loss) if sample_weight is None else sample_weight.double().cpu().reshape(-1)
     shape = () if reduction != "none" else input.shape[:1] * (input.dim() > 1) + input.shape[2:]
     value, factor = reduce_rows(loss * scale, scale, denominators * scale, reduction, normalizer, upstream)
-    coarse = (
-        loss
-        + (q * x.abs()).nan_to_num(0, 0, 0).sum(-1) * blurred
-        + (z * row.lse.abs() * row.lse.abs().clamp(min=1)).nan_to_num()
-    )
+    coarse = loss + (q * x.abs()).nan_to_num(0, 0, 0).sum(-1) * blurred
+    coarse = coarse + (z * row.lse.abs() * row.lse.abs().clamp(min=1)).nan_to_num()
     size_of_loss, _ = reduce_rows(
         coarse * scale, scale, denominators * scale, reduction, normalizer, upstream
     )
@@ -117,10 +113,6 @@ def cross_entropy(
         rows_back(torch.where(dead, 0.0, gradient * full), input),
         size_of_loss.reshape(shape).abs(),
         rows_back(torch.where(dead, 0.0, (size + tilt.abs() * row.p) * spread * full).abs(), input),
-        softmax_rows(x).lse.reshape(target.shape if not target.is_floating_point() else shape or (-1,)),
-        rows_back(row.nll * full * (1 - label_smoothing), input)
-        if target.is_floating_point() and weight is None
-        else None,
     )
 
 
@@ -187,6 +179,6 @@ def binary_cross_entropy_with_logits(
     loss = torch.where(keep, loss, 0.0)
     reduced = loss if reduction == "none" else loss.sum() / divisor
     return Reference(
-        reduced, gradient * factor, reduced.abs(), (size * factor).abs(), torch.empty(0),
+        reduced, gradient * factor, reduced.abs(), (size * factor).abs(),
         by_target * (1 - label_smoothing) * factor,
     )  # fmt: skip

@@ -16,7 +16,7 @@ class ColumnLoop {
 
   // The state of a tile's rows, an array a field.
   struct State {
-    A peak[kLanes], others[kLanes], own[kLanes], own_input[kLanes], own_logit[kLanes], own_weight[kLanes],
+    A peak[kLanes], others[kLanes], rest[kLanes], own[kLanes], own_rest[kLanes], own_input[kLanes], own_logit[kLanes], own_weight[kLanes],
         side[kLanes], side_weight[kLanes], own_side_weight[kLanes], gradient_scale[kLanes], loss_scale[kLanes];
     typename Reference::template Lanes<kLanes> reference;
     A loss[kLanes], lse[kLanes], scale[kLanes], offset[kLanes], log_total[kLanes], own_out[kLanes];
@@ -224,9 +224,10 @@ class ColumnLoop {
 #pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const bool none = s.own_class[l] < 0;
-        const A term = formula.term(s.reference.get(l), s.own_input[l], A(0));
+        const Parts<A> term = formula.term(s.reference.get(l), s.own_input[l], A(0));
         s.own_logit[l] = none ? -Constants<A>::infinity : formula.logit(formula.key(s.own_input[l]));
-        s.own[l] = none ? A(0) : term;
+        s.own[l] = none ? A(0) : term.value;
+        s.own_rest[l] = none ? A(0) : term.rest;
       }
     }
   }
@@ -235,12 +236,13 @@ class ColumnLoop {
     const F formula = f;
     const int64_t lanes = tile.lanes;
     A* __restrict others = s.others;
+    A* __restrict rest = s.rest;
     A* __restrict side = s.side;
     A* __restrict side_weight = s.side_weight;
     const A* peak = s.peak;
     const auto reference = s.reference.view();
     const int32_t* own_class = s.own_class;
-    for (int64_t l = 0; l < lanes; ++l) others[l] = side[l] = side_weight[l] = A(0);
+    for (int64_t l = 0; l < lanes; ++l) others[l] = rest[l] = side[l] = side_weight[l] = A(0);
     const A* w = static_cast<const A*>(a.class_weight);
     const bool keep_terms = F::kKeepTerms && tile.out;
     for (int64_t c = 0; c < a.classes; ++c) {
@@ -259,9 +261,11 @@ class ColumnLoop {
       A* terms = keep_terms ? tile.terms + c * tile.terms_step : tile.terms;
 #pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
-        const A term = formula.term(reference.get(l), x[l], F::kTwoInputs ? y[l] : A(0));
-        others[l] += F::kOwn != Own::none && own_class[l] == here ? A(0) : term;
-        terms[l] = term;
+        const Parts<A> term = formula.term(reference.get(l), x[l], F::kTwoInputs ? y[l] : A(0));
+        const bool left_out = F::kOwn != Own::none && own_class[l] == here;
+        rest[l] += left_out ? A(0) : term.rest;
+        add_exactly(others[l], rest[l], left_out ? A(0) : term.value);
+        terms[l] = term.value;
       }
     }
   }
@@ -271,23 +275,23 @@ class ColumnLoop {
     const int64_t row = tile.row, rows = tile.rows, lanes = tile.lanes;
 #pragma GCC ivdep
     for (int64_t l = 0; l < lanes; ++l) {
-      RowSums<A> sums;
+      RowSums<double> sums;  // float64: the last rounding is the only one
       sums.peak = s.peak[l];
-      sums.others = s.others[l];
-      sums.own = s.own[l];
-      sums.own_logit = s.own_logit[l];
+      sums.others = double(s.others[l]) + double(s.rest[l]);
+      sums.own = F::kOwn == Own::none ? 0.0 : double(s.own[l]) + double(s.own_rest[l]);
+      sums.own_logit = F::kOwn == Own::none ? A(0) : s.own_logit[l];
       sums.own_weight = s.own_weight[l];
       sums.side = s.side[l];
       sums.side_weight = s.side_weight[l];
       sums.own_side_weight = s.own_side_weight[l];
       sums.gradient_scale = s.gradient_scale[l];
-      const RowResult<A> result = formula.finish(sums);
-      s.loss[l] = s.keep[l] ? result.loss * s.loss_scale[l] : A(0);
-      s.lse[l] = result.lse;
-      s.scale[l] = result.scale;
-      s.offset[l] = result.offset;
-      s.log_total[l] = result.log_total;
-      s.own_out[l] = result.own;
+      const RowResult<double> result = formula.finish(sums);
+      s.loss[l] = static_cast<A>(s.keep[l] ? result.loss * s.loss_scale[l] : 0.0);
+      s.lse[l] = static_cast<A>(result.lse);
+      s.scale[l] = static_cast<A>(result.scale);
+      s.offset[l] = static_cast<A>(result.offset);
+      s.log_total[l] = static_cast<A>(result.log_total);
+      s.own_out[l] = static_cast<A>(result.own);
     }
     double sum = 0;
     for (int64_t l = 0; l < rows; ++l) sum += s.loss[l];

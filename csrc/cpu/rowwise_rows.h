@@ -41,7 +41,7 @@ class RowLoop {
   // Scratch of a task: blocks of the operands in the arithmetic type, and the terms where they do not lie over the
   // output: a row of them if map needs them again, else a block.
   struct Buffers {
-    A *x, *y, *out, *terms;
+    A *x, *y, *out, *rests, *terms;
   };
   bool terms_in_output() const {
     return F::kKeepTerms && a.out.data && a.out_type == arithmetic_dtype<A> && !(a.in_place && F::kMapReadsInput);
@@ -50,7 +50,8 @@ class RowLoop {
   int64_t term_elements() const { return row_of_terms() ? blocks * kClassBlock : kClassBlock; }
 
   static Buffers buffers_at(A* memory) {
-    return {memory, memory + kClassBlock, memory + 2 * kClassBlock, memory + 3 * kClassBlock};
+    return {memory, memory + kClassBlock, memory + 2 * kClassBlock, memory + 3 * kClassBlock,
+            memory + 4 * kClassBlock};
   }
   A* terms_of(int64_t row, int64_t block, A* terms) const {
     if (terms_in_output()) return const_cast<A*>(at<A>(a.out, a.out_type, row, block));
@@ -76,7 +77,7 @@ class RowLoop {
   void run_whole(double* losses) const {
     const int64_t grain = divide_up(kTaskElements, a.classes);
     run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
-      const size_t elements = 3 * kClassBlock + term_elements();
+      const size_t elements = 4 * kClassBlock + term_elements();
       A* memory = static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
       const Buffers buffers = buffers_at(memory);
       Block* states = reinterpret_cast<Block*>(memory + elements);
@@ -97,7 +98,7 @@ class RowLoop {
     Block* states = reinterpret_cast<Block*>(memory + shared);
     const auto each = [&](const auto& body) {
       run_parallel(tasks, kTaskElements / kClassBlock, [&](int64_t begin, int64_t end) {
-        Buffers buffers = buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 4 * kClassBlock * sizeof(A))));
+        Buffers buffers = buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 5 * kClassBlock * sizeof(A))));
         for (int64_t t = begin; t < end; ++t) {
           if (shared) buffers.terms = memory + t / blocks * blocks * kClassBlock;
           body(t / blocks, t % blocks, buffers);
@@ -125,6 +126,8 @@ class RowLoop {
     const A* x = fetch(a.x, row, block, buffers.x);
     const A* y = F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
     A* terms = terms_of(row, block, buffers.terms);
+    A* rests = buffers.rests;  // what the terms' rounding lost
+    A own_term = A(0);
     const A* w = static_cast<const A*>(a.class_weight) + begin;
     const F formula = f;
     Block s{-Constants<A>::infinity, -1, A(0), -Constants<A>::infinity, 0, 0, 0, 0, 0, A(1)};
@@ -155,14 +158,19 @@ class RowLoop {
     const Reference reference = Reference::make(peak);
 #pragma GCC ivdep
     for (int64_t j = 0; j < count; ++j) {
-      terms[j] = formula.term(reference, x[j], F::kTwoInputs ? y[j] : A(0));
+      const Parts<A> term = formula.term(reference, x[j], F::kTwoInputs ? y[j] : A(0));
+      terms[j] = term.value;
+      if (F::kPeak) rests[j] = term.rest;
     }
     if (left_out >= 0) {
-      s.own_term = terms[left_out];
+      own_term = terms[left_out];
+      s.own_term = F::kPeak ? double(own_term) + double(rests[left_out]) : double(own_term);
       terms[left_out] = A(0);
+      rests[left_out] = A(0);
     }
     s.sum = sum_of<A>(count, [=](int64_t j) { return terms[j]; });
-    if (left_out >= 0) terms[left_out] = static_cast<A>(s.own_term);
+    if (F::kPeak) s.sum += sum_of<A>(count, [=](int64_t j) { return rests[j]; });
+    if (left_out >= 0) terms[left_out] = own_term;
     if (a.predicted && s.sum != s.sum) {
       // torch's argmax is the first NaN: make this block the row's first, whose sums are NaN whatever their order.
       const int64_t nan = first_where(count, [=](int64_t j) { return x[j] != x[j]; });

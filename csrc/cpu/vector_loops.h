@@ -24,17 +24,19 @@ FUSED_ML_INLINE A peak_of(int64_t count, Get get) {
   return lane[0];
 }
 
+// In float64 lanes, so that the sum is as good as its terms.
 template <class A, class Get>
 FUSED_ML_INLINE double sum_of(int64_t count, Get get) {
-  A lane[kWidth];
-  for (int l = 0; l < kWidth; ++l) lane[l] = A(0);
+  constexpr int kSumWidth = 32;
+  double lane[kSumWidth];
+  for (int l = 0; l < kSumWidth; ++l) lane[l] = 0;
   int64_t i = 0;
-  for (; i + kWidth <= count; i += kWidth) {
+  for (; i + kSumWidth <= count; i += kSumWidth) {
 #pragma omp simd
-    for (int l = 0; l < kWidth; ++l) lane[l] = lane[l] + get(i + l);
+    for (int l = 0; l < kSumWidth; ++l) lane[l] = lane[l] + static_cast<double>(get(i + l));
   }
-  for (int l = 0; i < count; ++i, ++l) lane[l] = lane[l] + get(i);
-  for (int half = kWidth / 2; half > 0; half /= 2) {
+  for (int l = 0; i < count; ++i, ++l) lane[l] = lane[l] + static_cast<double>(get(i));
+  for (int half = kSumWidth / 2; half > 0; half /= 2) {
     for (int l = 0; l < half; ++l) lane[l] += lane[l + half];
   }
   return lane[0];

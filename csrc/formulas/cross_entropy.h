@@ -15,10 +15,10 @@
 
 namespace FUSED_ML_NAMESPACE {
 
-// log(others + own) where the terms' maximum is 1, and the own class holds it or not.
+// log(others + own) where the largest term is 1, but for a rounding that all terms share: the ratio is free of it.
 template <class R>
 FUSED_ML_INLINE R log_of_total(R others, R own, bool own_is_peak) {
-  return log1p(select(own_is_peak, others + (own - R(1)), others + own - R(1)));
+  return log1p(select(own_is_peak, others / own, others + own - R(1)));
 }
 
 template <class A>
@@ -43,7 +43,7 @@ struct CrossEntropyPlain {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE A term(const Reference& reference, A x, A) const { return reference(x); }
+  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A) const { return reference(x); }
 
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
@@ -79,7 +79,7 @@ struct CrossEntropyClass {
     const A t = tanh(x / o.softcap);
     return select(o.softcap == A(0), A(1), A(1) - t * t);
   }
-  FUSED_ML_INLINE A term(const Reference& reference, A x, A) const { return reference(logit(x)); }
+  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A) const { return reference(logit(x)); }
   FUSED_ML_INLINE A weigh(A w, A) const { return o.smoothing_per_class * w; }
 
   template <class R>

@@ -147,6 +147,21 @@ FUSED_ML_INLINE A expm1(A x) {
   return (exp_tail(t) * (t * t) + t) * scale + (scale - A(1));
 }
 
+// A number in two parts: value + rest, |rest| under an ulp of value.
+template <class A>
+struct Parts {
+  A value, rest;
+};
+
+// sum += term, with what the addition loses added to rest (Knuth's two-sum).
+template <class A>
+FUSED_ML_INLINE void add_exactly(A& sum, A& rest, A term) {
+  const A total = sum + term;
+  const A added = total - sum;
+  rest = rest + ((sum - (total - added)) + (term - added));
+  sum = total;
+}
+
 // exp(x - m) for many x and one m >= x, as accurate as if x - m were exact.
 //
 // x - m rounds: at m = 3, x = -7 that alone is 2 ulp of the result. Here m = k ln2 + f is split once, and the
@@ -183,7 +198,8 @@ struct ExpBelow {
     return {base, top, k, (top - k * K::ln2_hi) - k * K::ln2_lo};
   }
 
-  FUSED_ML_INLINE A operator()(A x) const {
+  // The exponential in two parts, value + rest: what rounding 2^n (1 + p) to `value` loses is exact in `rest`.
+  FUSED_ML_INLINE Parts<A> operator()(A x) const {
     using K = Constants<A>;
     const A low = top + K::exp_low;
     const A y = x - base;
@@ -191,8 +207,10 @@ struct ExpBelow {
     const A shifted = (z - top) * K::log2e + K::round_magic;
     const A n = (shifted - K::round_magic) + k;
     const A t = ((z - n * K::ln2_hi) - f) - n * K::ln2_lo;
-    const A p = (exp_tail(t) * (t * t) + t) + A(1);
-    return select(y < low, A(0), p * power_of_two(shifted));
+    const A p = exp_tail(t) * (t * t) + t;
+    const A scale = select(y < low, A(0), power_of_two(shifted));
+    const A value = p * scale + scale;
+    return {value, p * scale - (value - scale)};
   }
 };
 
