@@ -9,24 +9,33 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def("choose_cpu_isa(int level) -> ()");
 
   // Classes along `dim`, or along dimension 1 (0 of an unbatched input). reduction: 0 none, 1 mean, 2 sum.
-  // -> loss, input's gradient, target's gradient, log-sum-exp, predicted class; what is not asked for is empty.
-  // The gradients are those of the loss, or with grad_output [rows] of the unreduced losses weighed by it.
+  // -> loss, input's gradient, target's gradient, log-sum-exp, predicted class; what is not asked for is
+  // empty. The gradients are those of the loss, or with grad_output [rows] of the unreduced losses weighed by
+  // it.
   m.def(
       "cross_entropy(Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? normalizer, "
-      "Tensor? grad_output, int reduction, int ignore_index, float label_smoothing, float z_loss, float softcap, "
+      "Tensor? grad_output, int reduction, int ignore_index, float label_smoothing, float z_loss, float "
+      "softcap, "
       "ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats) "
       "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  // The same for class targets, with the gradient written over the input. -> loss, log-sum-exp, predicted class
+  // The same for class targets, with the gradient written over the input. -> loss, log-sum-exp, predicted
+  // class
   m.def(
-      "cross_entropy_(Tensor(a!) input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? normalizer, "
-      "int reduction, int ignore_index, float label_smoothing, float z_loss, float softcap, ScalarType loss_dtype, "
+      "cross_entropy_(Tensor(a!) input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? "
+      "normalizer, "
+      "int reduction, int ignore_index, float label_smoothing, float z_loss, float softcap, ScalarType "
+      "loss_dtype, "
       "bool stats) -> (Tensor, Tensor, Tensor)");
   m.def("softmax(Tensor input, int dim, bool negate, ScalarType dtype) -> Tensor");
-  m.def("softmax_backward(Tensor grad_output, Tensor output, int dim, bool negate, ScalarType input_dtype) -> Tensor");
+  m.def(
+      "softmax_backward(Tensor grad_output, Tensor output, int dim, bool negate, ScalarType input_dtype) -> "
+      "Tensor");
   m.def("log_softmax(Tensor input, int dim, ScalarType dtype) -> Tensor");
   m.def("log_softmax_backward(Tensor grad_output, Tensor output, int dim, ScalarType input_dtype) -> Tensor");
   // -> loss, what mean divided by (1 for sum)
-  m.def("nll_loss(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index) -> (Tensor, Tensor)");
+  m.def(
+      "nll_loss(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index) -> (Tensor, "
+      "Tensor)");
   // grad_output [rows], or one number with the total_weight it is divided by.
   m.def(
       "nll_loss_backward(Tensor grad_output, Tensor input, Tensor target, Tensor? weight, int ignore_index, "

@@ -16,18 +16,22 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> cross_entropy(
     const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer,
     const std::optional<Tensor>& grad_output, int64_t reduction, int64_t ignore_index, double label_smoothing,
     double z_loss, double softcap, ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats);
-std::tuple<Tensor, Tensor, Tensor> cross_entropy_(
-    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-    const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer, int64_t reduction,
-    int64_t ignore_index, double label_smoothing, double z_loss, double softcap, ScalarType loss_dtype, bool stats);
+std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Tensor& target,
+                                                  const std::optional<Tensor>& weight,
+                                                  const std::optional<Tensor>& sample_weight,
+                                                  const std::optional<Tensor>& normalizer, int64_t reduction,
+                                                  int64_t ignore_index, double label_smoothing, double z_loss,
+                                                  double softcap, ScalarType loss_dtype, bool stats);
 Tensor softmax(const Tensor& input, int64_t dim, bool negate, ScalarType dtype);
 Tensor softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, bool negate,
                         ScalarType input_dtype);
 Tensor log_softmax(const Tensor& input, int64_t dim, ScalarType dtype);
-Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, ScalarType input_dtype);
+Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim,
+                            ScalarType input_dtype);
 
-std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-                                    int64_t reduction, int64_t ignore_index);
+std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target,
+                                    const std::optional<Tensor>& weight, int64_t reduction,
+                                    int64_t ignore_index);
 Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const Tensor& target,
                          const std::optional<Tensor>& weight, int64_t ignore_index,
                          const std::optional<Tensor>& total_weight);
@@ -37,7 +41,8 @@ std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& pos_weight, const std::optional<Tensor>& normalizer,
     const std::optional<Tensor>& grad_output, int64_t reduction, double focal_gamma, double focal_alpha,
-    double label_smoothing, double ignore_index, ScalarType loss_dtype, bool loss, bool grad_input, bool grad_target);
+    double label_smoothing, double ignore_index, ScalarType loss_dtype, bool loss, bool grad_input,
+    bool grad_target);
 Tensor logsigmoid(const Tensor& input, ScalarType dtype);
 Tensor logsigmoid_backward(const Tensor& grad_output, const Tensor& input);
 

@@ -20,7 +20,8 @@ class PointwiseShape {
   void fill(PointwiseArguments& a) const {
     std::vector<int64_t> order(x.dim());
     std::iota(order.begin(), order.end(), 0);
-    std::stable_sort(order.begin(), order.end(), [&](int64_t p, int64_t q) { return x.stride(p) > x.stride(q); });
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int64_t p, int64_t q) { return x.stride(p) > x.stride(q); });
     a.numel = x.numel();
     a.dims = 1;
     a.sizes[0] = 1;
@@ -28,8 +29,8 @@ class PointwiseShape {
     for (int64_t d : order) {
       if (x.size(d) == 1) continue;
       const bool merges = last >= 0 && std::all_of(operands.begin(), operands.end(), [&](const Operand& o) {
-        return o.tensor.stride(last) == o.tensor.stride(d) * x.size(d);
-      });
+                            return o.tensor.stride(last) == o.tensor.stride(d) * x.size(d);
+                          });
       if (last >= 0 && !merges) ++a.dims;
       STD_TORCH_CHECK(a.dims <= kMaxDims, "fused_ml: more than ", kMaxDims,
                       " dimensions that do not merge; make the operands contiguous");
@@ -58,8 +59,9 @@ void check_operand(const char* name, const std::optional<Tensor>& tensor, const 
   const auto sizes = tensor->sizes(), expected = input.sizes();
   STD_TORCH_CHECK(sizes.size() == expected.size() && std::equal(sizes.begin(), sizes.end(), expected.begin()),
                   "expected ", name, " expanded to the input's shape");
-  STD_TORCH_CHECK((tensor->scalar_type() == ScalarType::Double) == (input.scalar_type() == ScalarType::Double),
-                  "expected ", name, " in the input's arithmetic: float64 with float64, else any other floating type");
+  STD_TORCH_CHECK(
+      (tensor->scalar_type() == ScalarType::Double) == (input.scalar_type() == ScalarType::Double),
+      "expected ", name, " in the input's arithmetic: float64 with float64, else any other floating type");
 }
 
 }  // namespace
@@ -68,7 +70,8 @@ std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& pos_weight, const std::optional<Tensor>& normalizer,
     const std::optional<Tensor>& grad_output, int64_t reduction, double focal_gamma, double focal_alpha,
-    double label_smoothing, double ignore_index, ScalarType loss_dtype, bool loss, bool grad_input, bool grad_target) {
+    double label_smoothing, double ignore_index, ScalarType loss_dtype, bool loss, bool grad_input,
+    bool grad_target) {
   check_operand("target", target, input);
   check_operand("weight", weight, input);
   check_operand("pos_weight", pos_weight, input);

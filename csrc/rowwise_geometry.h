@@ -71,7 +71,8 @@ class RowwiseTensors {
   RowwiseArguments arguments() {
     RowwiseArguments a{};
     if (!fits()) {
-      STD_TORCH_CHECK(!in_place, "the gradient can be written over the input only where the input's dimensions before "
+      STD_TORCH_CHECK(!in_place,
+                      "the gradient can be written over the input only where the input's dimensions before "
                       "and after the classes each lie evenly in memory; call without inplace_backward");
       x = torch::stable::contiguous(x);
       if (y) y = torch::stable::contiguous(*y);

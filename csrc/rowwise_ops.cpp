@@ -14,7 +14,8 @@ ScalarType arithmetic_type(const Tensor& t) {
 // `tensor` contiguous and of the arithmetic type, or nothing.
 std::optional<Tensor> as_arithmetic(const std::optional<Tensor>& tensor, ScalarType type) {
   if (!tensor) return std::nullopt;
-  return torch::stable::contiguous(tensor->scalar_type() == type ? *tensor : torch::stable::to(*tensor, type));
+  return torch::stable::contiguous(tensor->scalar_type() == type ? *tensor
+                                                                 : torch::stable::to(*tensor, type));
 }
 
 // Sum over the rows that count of the weights of row and class: what `mean` divides by.
@@ -66,10 +67,10 @@ struct CrossEntropyOutputs {
 
 void check_cross_entropy(const CrossEntropyCall& call, bool distribution, int64_t rows, int64_t classes) {
   STD_TORCH_CHECK(call.target.numel() == (distribution ? rows * classes : rows),
-                  "cross_entropy: expected a target for each of ", rows, " rows (or a distribution over ", classes,
-                  " classes for each), got ", call.target.numel(), " elements");
-  STD_TORCH_CHECK(!call.weight || call.weight->numel() == classes, "cross_entropy: expected a weight for each of ",
-                  classes, " classes");
+                  "cross_entropy: expected a target for each of ", rows, " rows (or a distribution over ",
+                  classes, " classes for each), got ", call.target.numel(), " elements");
+  STD_TORCH_CHECK(!call.weight || call.weight->numel() == classes,
+                  "cross_entropy: expected a weight for each of ", classes, " classes");
   STD_TORCH_CHECK(!call.sample_weight || call.sample_weight->numel() == rows,
                   "cross_entropy: expected a sample_weight for each of ", rows, " rows");
   STD_TORCH_CHECK(!call.grad_output || call.grad_output->numel() == rows,
@@ -117,7 +118,8 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
     } else {
       RowwiseArguments counted = a;
       if (!call.weight || distribution) counted.class_weight = nullptr;
-      denominator = arithmetic == ScalarType::Double ? sum_of_weights<double>(counted) : sum_of_weights<float>(counted);
+      denominator =
+          arithmetic == ScalarType::Double ? sum_of_weights<double>(counted) : sum_of_weights<float>(counted);
     }
     a.gradient_scale = 1 / denominator;
     if (denominator == 0) a.gradient_scale = 0;  // nothing counts: zero gradient, NaN loss
@@ -146,9 +148,11 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   if (call.in_place) bad_row = first_bad_row(a);
   if (!bad_row) kernels().rowwise(op, call.options, a);
   STD_TORCH_CHECK(!bad_row, "cross_entropy: target ", target_of(a, bad_row - 1), " of row ", bad_row - 1,
-                  " is out of bounds: expected a class in [0, ", classes, ") or ignore_index (", a.ignore_index, ")");
+                  " is out of bounds: expected a class in [0, ", classes, ") or ignore_index (",
+                  a.ignore_index, ")");
   if (call.reduction == kNone) {
-    outputs.loss = call.loss_dtype == arithmetic ? row_losses : torch::stable::to(row_losses, call.loss_dtype);
+    outputs.loss =
+        call.loss_dtype == arithmetic ? row_losses : torch::stable::to(row_losses, call.loss_dtype);
   } else {
     outputs.loss = new_number(x, sum / denominator, call.loss_dtype);
   }
@@ -174,22 +178,47 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> cross_entropy(
     const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer,
     const std::optional<Tensor>& grad_output, int64_t reduction, int64_t ignore_index, double label_smoothing,
     double z_loss, double softcap, ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats) {
-  CrossEntropyOutputs o = run_cross_entropy({input, target, weight, sample_weight, normalizer, grad_output, reduction,
-                                             ignore_index, {label_smoothing, z_loss, softcap}, loss_dtype, grad_input,
-                                             grad_target, stats, false});
+  CrossEntropyOutputs o = run_cross_entropy({input,
+                                             target,
+                                             weight,
+                                             sample_weight,
+                                             normalizer,
+                                             grad_output,
+                                             reduction,
+                                             ignore_index,
+                                             {label_smoothing, z_loss, softcap},
+                                             loss_dtype,
+                                             grad_input,
+                                             grad_target,
+                                             stats,
+                                             false});
   return {o.loss, o.grad_input, o.grad_target, o.lse, o.predicted};
 }
 
-std::tuple<Tensor, Tensor, Tensor> cross_entropy_(
-    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-    const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer, int64_t reduction,
-    int64_t ignore_index, double label_smoothing, double z_loss, double softcap, ScalarType loss_dtype, bool stats) {
-  STD_TORCH_CHECK(reduction != kNone && !is_floating(target.scalar_type()),
-                  "cross_entropy_: the gradient can be written over the input for class targets and reduction 'mean' "
-                  "or 'sum' only");
-  CrossEntropyOutputs o = run_cross_entropy({input, target, weight, sample_weight, normalizer, std::nullopt, reduction,
-                                             ignore_index, {label_smoothing, z_loss, softcap}, loss_dtype, true, false,
-                                             stats, true});
+std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Tensor& target,
+                                                  const std::optional<Tensor>& weight,
+                                                  const std::optional<Tensor>& sample_weight,
+                                                  const std::optional<Tensor>& normalizer, int64_t reduction,
+                                                  int64_t ignore_index, double label_smoothing, double z_loss,
+                                                  double softcap, ScalarType loss_dtype, bool stats) {
+  STD_TORCH_CHECK(
+      reduction != kNone && !is_floating(target.scalar_type()),
+      "cross_entropy_: the gradient can be written over the input for class targets and reduction 'mean' "
+      "or 'sum' only");
+  CrossEntropyOutputs o = run_cross_entropy({input,
+                                             target,
+                                             weight,
+                                             sample_weight,
+                                             normalizer,
+                                             std::nullopt,
+                                             reduction,
+                                             ignore_index,
+                                             {label_smoothing, z_loss, softcap},
+                                             loss_dtype,
+                                             true,
+                                             false,
+                                             stats,
+                                             true});
   return {o.loss, o.lse, o.predicted};
 }
 
@@ -206,7 +235,8 @@ Tensor log_softmax(const Tensor& input, int64_t dim, ScalarType dtype) {
   return run_softmax(RowwiseOp::log_softmax, false, input, std::nullopt, dim, dtype);
 }
 
-Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, ScalarType input_dtype) {
+Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim,
+                            ScalarType input_dtype) {
   return run_softmax(RowwiseOp::log_softmax_backward, false, grad_output, output, dim, input_dtype);
 }
 
@@ -214,13 +244,13 @@ Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int
 
 namespace {
 
-RowwiseArguments pick_arguments(RowwiseTensors& streams, const Tensor& target, const std::optional<Tensor>& weight,
-                                int64_t ignore_index, int64_t* bad_row) {
+RowwiseArguments pick_arguments(RowwiseTensors& streams, const Tensor& target,
+                                const std::optional<Tensor>& weight, int64_t ignore_index, int64_t* bad_row) {
   RowwiseArguments a = streams.arguments();
   STD_TORCH_CHECK(target.numel() == a.rows, "nll_loss: expected a target for each of ", a.rows, " rows, got ",
                   target.numel());
-  STD_TORCH_CHECK(!weight || weight->numel() == a.classes, "nll_loss: expected a weight for each of ", a.classes,
-                  " classes, got ", weight->numel());
+  STD_TORCH_CHECK(!weight || weight->numel() == a.classes, "nll_loss: expected a weight for each of ",
+                  a.classes, " classes, got ", weight->numel());
   a.target = target.const_data_ptr();
   a.target_bytes = element_bytes(target.scalar_type());
   a.ignore_index = ignore_index;
@@ -235,8 +265,9 @@ double sum_of_weights(const RowwiseArguments& a, ScalarType arithmetic) {
 
 }  // namespace
 
-std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-                                    int64_t reduction, int64_t ignore_index) {
+std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target,
+                                    const std::optional<Tensor>& weight, int64_t reduction,
+                                    int64_t ignore_index) {
   const ScalarType arithmetic = arithmetic_type(input);
   const Tensor targets = torch::stable::contiguous(target);
   const std::optional<Tensor> weights = as_arithmetic(weight, arithmetic);
@@ -253,7 +284,8 @@ std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target, c
   }
   kernels().rowwise(RowwiseOp::pick, {}, a);
   STD_TORCH_CHECK(!bad_row, "nll_loss: target ", target_of(a, bad_row - 1), " of row ", bad_row - 1,
-                  " is out of bounds: expected a class in [0, ", a.classes, ") or ignore_index (", ignore_index, ")");
+                  " is out of bounds: expected a class in [0, ", a.classes, ") or ignore_index (",
+                  ignore_index, ")");
   if (reduction == kNone) {
     const bool same = arithmetic == input.scalar_type();
     return {same ? losses : torch::stable::to(losses, input.scalar_type()), nothing(input)};

@@ -5,7 +5,7 @@
 """
 
 from fused_ml._library import cpu_isa, cpu_isas_compiled, cpu_isas_supported  # isort: skip  (loads the library)
-from fused_ml import _fake, nn, optim
+from fused_ml import _fake, nn, optim  # noqa: F401  (_fake registers itself)
 from fused_ml._fallback import FusedFallbackWarning
 from fused_ml._patch import disable, enable, fused_ops, patch_torch
 from fused_ml._version import __version__

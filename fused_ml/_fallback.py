@@ -19,6 +19,4 @@ def warn_fallback(name: str, reason: str) -> None:
     if torch.compiler.is_compiling() or (name, reason) in _warned:
         return
     _warned.add((name, reason))
-    warnings.warn(
-        f"fused_ml: {name} runs torch's own implementation: {reason}", FusedFallbackWarning, stacklevel=4
-    )
+    warnings.warn(f"fused_ml: {name} runs torch's own implementation: {reason}", FusedFallbackWarning, stacklevel=4)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import torch
 
 from fused_ml import nn, optim
-from fused_ml.nn import functional
+from fused_ml.nn.functional import FUSED as FUNCTIONS
 
 _NAMESPACES = (
-    ("nn.functional", torch.nn.functional, functional, functional.FUSED),
+    ("nn.functional", torch.nn.functional, nn.functional, FUNCTIONS),
     ("nn", torch.nn, nn, nn.FUSED),
     ("nn.modules", torch.nn.modules, nn, nn.FUSED),
     ("optim", torch.optim, optim, optim.FUSED),

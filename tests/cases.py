@@ -46,10 +46,7 @@ SMALL_LAYOUTS = {
     "no positions": lambda draw: draw(2, 9, 0),
 }
 WIDTH_LAYOUTS = {
-    **{
-        f"{c} classes": (lambda draw, c=c: draw(3, c))
-        for c in (*range(2, 18), 31, 32, 33, 63, 64, 65, 127, 129)
-    },
+    **{f"{c} classes": (lambda draw, c=c: draw(3, c)) for c in (*range(2, 18), 31, 32, 33, 63, 64, 65, 127, 129)},
     **{f"{c} channels": (lambda draw, c=c: draw(2, c, 35)) for c in (2, 3, 8, 17, 64)},
     "17 positions": lambda draw: draw(2, 10, 17),
     "1000 classes": lambda draw: draw(17, 1000),
@@ -60,9 +57,7 @@ LARGE_LAYOUTS = {
     "70000 rows of 3": lambda draw: draw(70000, 3),
     "20000 rows of 10, transposed": lambda draw: draw(10, 20000).t(),
     "segmentation": lambda draw: draw(2, 21, 64, 65),
-    "segmentation, channels_last": lambda draw: draw(2, 21, 64, 65).contiguous(
-        memory_format=torch.channels_last
-    ),
+    "segmentation, channels_last": lambda draw: draw(2, 21, 64, 65).contiguous(memory_format=torch.channels_last),
     "4097 rows of 33": lambda draw: draw(4097, 33),
     "one enormous row": lambda draw: draw(1, 2_000_003),
     "one enormous row, no batch": lambda draw: draw(300_007),

@@ -17,9 +17,7 @@ def ulps(actual, reference):
     """|actual - reference| in ulps of actual's dtype: 0 where both are the same infinity or NaN."""
     reference = reference.double().cpu()
     got = actual.detach().double().cpu()
-    same = (
-        (got == reference) | (got.isnan() & reference.isnan()) | (reference.to(actual.dtype).double() == got)
-    )
+    same = (got == reference) | (got.isnan() & reference.isnan()) | (reference.to(actual.dtype).double() == got)
     error = (got - reference).abs() / ulp_of(reference.nan_to_num(0.0, 0.0, 0.0), actual.dtype)
     return torch.where(same, 0.0, error.nan_to_num(torch.inf))
 
@@ -42,17 +40,13 @@ def assert_near(actual, reference, magnitude, roundings=1, what="", slack=None):
     `magnitude` is the size of the terms that were added up to make each element, >= |reference|: what cancels
     is lost to any computation in the same precision. `slack` is an absolute error that is allowed besides.
     """
-    assert actual.shape == reference.shape, (
-        f"{what}: shape {tuple(actual.shape)}, not {tuple(reference.shape)}"
-    )
+    assert actual.shape == reference.shape, f"{what}: shape {tuple(actual.shape)}, not {tuple(reference.shape)}"
     reference, magnitude = reference.double().cpu(), magnitude.double().cpu()
     working = torch.float64 if actual.dtype == torch.float64 else torch.float32
     relative = (16 if working == torch.float32 else 100) * torch.finfo(working).eps
     allowed = relative * magnitude.abs() + 2 * torch.finfo(working).tiny
     if actual.dtype.itemsize == 2:
-        allowed = allowed + (1.0 if roundings == 1 else 2.0) * ulp_of(
-            reference.nan_to_num(0.0, 0.0, 0.0), actual.dtype
-        )
+        allowed = allowed + (1.0 if roundings == 1 else 2.0) * ulp_of(reference.nan_to_num(0.0, 0.0, 0.0), actual.dtype)
     allowed = allowed if slack is None else allowed + slack
     got = actual.detach().double().cpu()
     rounded = reference.to(actual.dtype).double()

@@ -61,9 +61,7 @@ def _unaligned(x):
 LAYOUTS = {
     "contiguous": lambda x: x.clone(memory_format=torch.contiguous_format),
     "transposed": lambda x: x.transpose(0, -1).contiguous().transpose(0, -1),
-    "channels last": lambda x: x.clone(
-        memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format
-    ),
+    "channels last": lambda x: x.clone(memory_format=torch.channels_last if x.dim() == 4 else torch.preserve_format),
     "sliced": _sliced,
     "every other": _every_other,
     "unaligned": _unaligned,

@@ -103,9 +103,7 @@ def cross_entropy(
     value, factor = reduce_rows(loss * scale, scale, denominators * scale, reduction, normalizer, upstream)
     coarse = loss + (q * x.abs()).nan_to_num(0, 0, 0).sum(-1) * blurred
     coarse = coarse + (z * row.lse.abs() * row.lse.abs().clamp(min=1)).nan_to_num()
-    size_of_loss, _ = reduce_rows(
-        coarse * scale, scale, denominators * scale, reduction, normalizer, upstream
-    )
+    size_of_loss, _ = reduce_rows(coarse * scale, scale, denominators * scale, reduction, normalizer, upstream)
     full = (factor.expand(len(loss)) if factor.dim() == 0 else factor)[:, None]
     dead = ~valid[:, None]
     return Reference(

@@ -27,9 +27,7 @@ def check(x, target, upstream=None, **options):
     roundings = 1 if bool((upstream == 1).all()) or options.get("reduction") == "none" else 2
     assert_near(loss, expected.loss, expected.loss_magnitude, what="loss")
     assert_near(gradient, expected.gradient, expected.gradient_magnitude, roundings, "gradient")
-    scale = (
-        expected.target_gradient.abs() + expected.gradient_magnitude + expected.target_gradient.abs().mean()
-    )
+    scale = expected.target_gradient.abs() + expected.gradient_magnitude + expected.target_gradient.abs().mean()
     assert_near(by_target, expected.target_gradient, scale, roundings, "gradient of the target")
     if EXTRA_NAMES & options.keys():
         return
@@ -70,9 +68,7 @@ def test_weights_broadcast(shape, reduction, dtype, device):
     weight, pos_weight = ((torch.rand(shape, dtype=torch.float64) + 0.2).to(device, dtype) for _ in range(2))
     check(x, soft_target(x), weight=weight, reduction=reduction)
     check(x, soft_target(x), pos_weight=pos_weight, reduction=reduction)
-    check(
-        x.transpose(0, 2).contiguous().transpose(0, 2), soft_target(x), weight=weight, pos_weight=pos_weight
-    )
+    check(x.transpose(0, 2).contiguous().transpose(0, 2), soft_target(x), weight=weight, pos_weight=pos_weight)
 
 
 EXTRAS = {

@@ -39,9 +39,7 @@ def check(x, target, upstream=None, **options):
     assert_near(loss, expected.loss, expected.loss_magnitude, what="loss")
     assert_near(gradient, expected.gradient, expected.gradient_magnitude, roundings, "gradient")
     torch_takes_it = (
-        target.dtype == torch.int64
-        or target.is_floating_point()
-        or (target.dtype == torch.uint8 and x.dim() < 3)
+        target.dtype == torch.int64 or target.is_floating_point() or (target.dtype == torch.uint8 and x.dim() < 3)
     )
     if not torch_takes_it or x.numel() == 0:
         return

@@ -161,9 +161,7 @@ def test_stats(layout, kind, dtype, device):
     assert {part.shape for part in stats} == {expected.shape}
     assert_near(stats.lse, expected, expected.abs() + x.detach().double().abs().amax(dim), what="lse")
     assert torch.equal(stats.predicted, x.argmax(dim))
-    assert torch.equal(
-        stats.correct, x.argmax(dim) == (target if kind == torch.int64 else target.argmax(dim))
-    )
+    assert torch.equal(stats.correct, x.argmax(dim) == (target if kind == torch.int64 else target.argmax(dim)))
     gradients = [torch.autograd.grad(value, x)[0] for value in (loss, plain)]
     assert same_bits(*gradients)
 

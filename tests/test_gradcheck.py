@@ -9,9 +9,7 @@ import fused_ml.nn.functional as F
 TARGET = torch.tensor([2, 0, -100, 3])
 MAP_TARGET = torch.tensor([[0, 2], [1, -100]])
 SPREAD = torch.softmax(torch.arange(16.0, dtype=torch.float64).view(4, 4).sin(), 1)
-BINARY = torch.tensor(
-    [[1.0, 0.0, 0.3, 0.9], [0.0, 1.0, 0.5, 1.0], [0.2, 0.8, 1.0, 0.0], [1.0, 1.0, 0.0, 0.6]]
-).double()
+BINARY = torch.tensor([[1.0, 0.0, 0.3, 0.9], [0.0, 1.0, 0.5, 1.0], [0.2, 0.8, 1.0, 0.0], [1.0, 1.0, 0.0, 0.6]]).double()
 WEIGHT = torch.tensor([0.5, 1.0, 2.0, 0.25], dtype=torch.float64)
 ROWS = torch.tensor([0.5, 2.0, 1.0, 0.0], dtype=torch.float64)
 

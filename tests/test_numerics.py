@@ -20,9 +20,7 @@ GAPS = {
     torch.float32: (7.6, 9.2, 11.5, 13.8, 16.1, 20.0, 40.0, 80.0),  # p = 0.9995 ... 1 - 1e-7, ...
     torch.float64: (7.6, 16.1, 30.0, 36.0, 80.0, 300.0, 700.0),
 }
-CONFIDENT = [
-    (dtype, gap, classes) for dtype, gaps in GAPS.items() for gap in gaps for classes in (2, 5, 33, 1000)
-]
+CONFIDENT = [(dtype, gap, classes) for dtype, gaps in GAPS.items() for gap in gaps for classes in (2, 5, 33, 1000)]
 CLOSE = {
     torch.bfloat16: 1,
     torch.float16: 1,
@@ -149,9 +147,7 @@ def check_poisoned_row(row, dtype, device):
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-@pytest.mark.parametrize(
-    "options", [{}, {"label_smoothing": 0.1}, {"z_loss": 0.1}, {"softcap": 5.0}], ids=str
-)
+@pytest.mark.parametrize("options", [{}, {"label_smoothing": 0.1}, {"z_loss": 0.1}, {"softcap": 5.0}], ids=str)
 def test_ignored_rows_have_gradient_zero_whatever_they_hold(options, reduction, dtype, device):
     x = torch.randn(5, 40, device=device).to(dtype)
     x[1], x[2, 3], x[3, 7] = torch.nan, INF, -INF
@@ -218,10 +214,7 @@ def test_target_dtypes_reach_their_whole_range(kind, device):
 
 
 OUT_OF_RANGE = [
-    *(
-        (torch.int64, bad)
-        for bad in (5, -1, -99, 255, 2**31, 2**32, 2**32 + 1, -(2**32), 2**63 - 1, -(2**63))
-    ),
+    *((torch.int64, bad) for bad in (5, -1, -99, 255, 2**31, 2**32, 2**32 + 1, -(2**32), 2**63 - 1, -(2**63))),
     *((torch.int32, bad) for bad in (5, -1, 2**31 - 1, -(2**31))),
     *((torch.uint8, bad) for bad in (5, 255)),
 ]

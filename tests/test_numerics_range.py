@@ -49,10 +49,7 @@ def test_same_bits_for_any_thread_count_and_on_every_run(layout, threads, device
 
 
 MAGNITUDES = [
-    (dtype, size)
-    for dtype in FLOATS
-    for size in (1e4, 6e4, 1e8, 1e20, 3e38, 1e300)
-    if size < torch.finfo(dtype).max
+    (dtype, size) for dtype in FLOATS for size in (1e4, 6e4, 1e8, 1e20, 3e38, 1e300) if size < torch.finfo(dtype).max
 ]
 
 

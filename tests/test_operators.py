@@ -106,9 +106,7 @@ def test_opcheck(call):
 
 
 def test_every_operator_is_covered():
-    seen = {
-        function._schema.name.removeprefix("fused_ml::") for call in CALLS for function, *_ in recorded(call)
-    }
+    seen = {function._schema.name.removeprefix("fused_ml::") for call in CALLS for function, *_ in recorded(call)}
     assert seen == set(operators_with_tensors())
 
 
@@ -127,7 +125,5 @@ def test_operators_leave_their_arguments(call):
         before = tree_map(detached, args)
         function(*args, **kwargs)
         for argument, was, described in zip(args, before, function._schema.arguments, strict=False):
-            if isinstance(argument, torch.Tensor) and not (
-                described.alias_info and described.alias_info.is_write
-            ):
+            if isinstance(argument, torch.Tensor) and not (described.alias_info and described.alias_info.is_write):
                 torch.testing.assert_close(argument, was, rtol=0, atol=0, equal_nan=True)

@@ -64,9 +64,7 @@ def test_forced_instruction_set(level):
     if level not in fused_ml.cpu_isas_supported():
         pytest.skip(f"this CPU has no {level}")
     here = os.path.dirname(os.path.abspath(__file__))
-    paths = os.pathsep.join(
-        [os.path.dirname(os.path.dirname(fused_ml.__file__)), os.environ.get("PYTHONPATH", "")]
-    )
+    paths = os.pathsep.join([os.path.dirname(os.path.dirname(fused_ml.__file__)), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", FORCED, level, here],
         env={**os.environ, "FUSED_ML_ISA": level, "PYTHONPATH": paths},
@@ -147,9 +145,7 @@ def test_list_operator_is_the_eager_step(case):
         torch.ops.fused_ml.sgd_(params, grads, buffers, options, False, 1.0)
     else:
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
-        torch.ops.fused_ml.adam_(
-            params, grads, *([s[n] for s in states if n in s] for n in names), options, 1.0
-        )
+        torch.ops.fused_ml.adam_(params, grads, *([s[n] for s in states if n in s] for n in names), options, 1.0)
     assert all(map(torch.equal, bits(pair.ours), bits(twin.ours)))
 
 
@@ -216,8 +212,7 @@ def test_unknown_plan_is_refused():
 
 def table_inputs(info):
     return [
-        pytest.param(info, i.kwargs, id=f"{info.optim_cls.__name__} {i.desc}")
-        for i in info.optim_inputs_func("cpu")
+        pytest.param(info, i.kwargs, id=f"{info.optim_cls.__name__} {i.desc}") for i in info.optim_inputs_func("cpu")
     ]
 
 
@@ -241,9 +236,7 @@ def test_torchs_sample_inputs(info, options, dtype):
 
 def table_errors(info):
     errors = info.optim_error_inputs_func("cpu", torch.float32)
-    return [
-        pytest.param(info, e, id=f"{info.optim_cls.__name__} {e.optimizer_error_input.desc}") for e in errors
-    ]
+    return [pytest.param(info, e, id=f"{info.optim_cls.__name__} {e.optimizer_error_input.desc}") for e in errors]
 
 
 @pytest.mark.parametrize(("info", "error"), [case for info in TABLES for case in table_errors(info)])
@@ -259,9 +252,7 @@ def test_torchs_error_inputs(info, error):
             ours(params, **given.kwargs)
 
 
-@pytest.mark.parametrize(
-    "options", [{"fused": True, "foreach": True}, {"fused": True, "differentiable": True}]
-)
+@pytest.mark.parametrize("options", [{"fused": True, "foreach": True}, {"fused": True, "differentiable": True}])
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
 def test_options_that_exclude_one_another(name, options):
     with pytest.raises(RuntimeError, match="`fused`"):

@@ -59,9 +59,7 @@ def test_clipping_is_clip_grad_norm_and_step(case, max_norm, dtype):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_norm_of_any_layout_and_many_groups(layout):
-    params = [
-        torch.randn(300, 70, dtype=dtype, requires_grad=True) for dtype in (torch.float32, torch.float64)
-    ]
+    params = [torch.randn(300, 70, dtype=dtype, requires_grad=True) for dtype in (torch.float32, torch.float64)]
     optimizer = fused_ml.optim.SGD([{"params": [p]} for p in params], lr=0.1, max_grad_norm=1.0)
     for p in params:
         p.grad = LAYOUTS[layout](torch.randn(300, 70, dtype=p.dtype))
@@ -208,9 +206,7 @@ def test_scaling_survives_copies_and_torch_checkpoints(copier):
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize(
-    ("name", "options"), [("Adam", {}), ("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {})]
-)
+@pytest.mark.parametrize(("name", "options"), [("Adam", {}), ("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {})])
 def test_torchs_own_step_is_scaled_and_clipped_too(name, options, clip):
     """Complex parameters have no kernel."""
     p = torch.randn(9, dtype=torch.complex64).requires_grad_()

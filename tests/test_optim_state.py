@@ -43,9 +43,7 @@ def loaded(state_dict, how):
 @pytest.mark.parametrize("case", OPTIONS)
 def test_checkpoint_from_torch_and_back(case, fused, how):
     pair = Pair(case, random_params(torch.float32, [(), (0,), (5, 7), (300,)]))
-    reference = make(
-        case, [p.clone().detach().requires_grad_() for p in pair.ours], torch.optim, foreach=False
-    )
+    reference = make(case, [p.clone().detach().requires_grad_() for p in pair.ours], torch.optim, foreach=False)
     theirs = reference.param_groups[0]["params"]
 
     def gradients():

@@ -159,9 +159,7 @@ def test_groups_with_options_of_their_own(case):
         groups = [[p.clone().requires_grad_() for p in group] for group in params]
         settings = [{}, {"lr": 0.003, "weight_decay": 0.4}, {"maximize": True}]
         optimizers.append(
-            getattr(module, name)(
-                [{"params": g, **s} for g, s in zip(groups, settings, strict=True)], **options
-            )
+            getattr(module, name)([{"params": g, **s} for g, s in zip(groups, settings, strict=True)], **options)
         )
     for _ in range(3):
         for p, q in zip(*map(parameters, optimizers), strict=True):

@@ -84,9 +84,7 @@ CALLS = {
     "softmax": lambda m, x: m.softmax(x, 1),
     "softmin": lambda m, x: m.softmin(x, 1),
     "logsigmoid": lambda m, x: m.logsigmoid(x),
-    "binary_cross_entropy_with_logits": lambda m, x: m.binary_cross_entropy_with_logits(
-        x, X.sigmoid().to(x.dtype)
-    ),
+    "binary_cross_entropy_with_logits": lambda m, x: m.binary_cross_entropy_with_logits(x, X.sigmoid().to(x.dtype)),
 }
 
 

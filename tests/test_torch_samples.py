@@ -30,9 +30,7 @@ MODULES = [
     "LogSigmoid",
     "BCEWithLogitsLoss",
 ]
-MODULE_INFOS = [
-    info for info in module_db if info.module_cls in {getattr(torch.nn, name) for name in MODULES}
-]
+MODULE_INFOS = [info for info in module_db if info.module_cls in {getattr(torch.nn, name) for name in MODULES}]
 TOLERANCE = {
     torch.float64: {"rtol": 1e-9, "atol": 1e-12},
     torch.float32: {"rtol": 2e-5, "atol": 2e-6},
@@ -102,9 +100,7 @@ def test_module_inputs(info, dtype, device):
         close(our_gradients, their_gradients, dtype)
 
 
-@pytest.mark.parametrize(
-    "info", [i for i in MODULE_INFOS if i.module_error_inputs_func], ids=lambda i: i.name
-)
+@pytest.mark.parametrize("info", [i for i in MODULE_INFOS if i.module_error_inputs_func], ids=lambda i: i.name)
 def test_module_error_inputs(info, device):
     cls = getattr(fnn, info.module_cls.__name__)
     samples = info.module_error_inputs_func(info, device, torch.float32, requires_grad=True, training=True)

@@ -16,9 +16,9 @@ struct Stream {
 
 struct RowwiseArguments {
   int64_t rows, classes, inner;
-  DType type, out_type;     // of x and y; of out and out2
-  Stream x, y, out, out2;   // data == nullptr: not there, or not wanted
-  bool in_place = false;    // out lies over x
+  DType type, out_type;    // of x and y; of out and out2
+  Stream x, y, out, out2;  // data == nullptr: not there, or not wanted
+  bool in_place = false;   // out lies over x
   // The row's own class, its weights, and the scale of its gradient; A is the arithmetic type.
   const void* target = nullptr;  // [rows], uint8, int32 or int64 by target_bytes
   int target_bytes = 0;
@@ -44,8 +44,8 @@ enum class RowwiseOp : int {
   log_softmax,
   softmax_backward,
   log_softmax_backward,
-  pick,          // loss from the own class's element alone
-  pick_backward, // and its gradient: 0 but there
+  pick,           // loss from the own class's element alone
+  pick_backward,  // and its gradient: 0 but there
 };
 
 struct RowwiseOptions {
@@ -65,10 +65,10 @@ struct PointwiseArguments {
   int64_t numel = 0;
   int dims = 1;
   int64_t sizes[kMaxDims] = {1};
-  Elements x, t, w, p, g;      // input, target, weight, positive weight, gradient of the value
-  Elements value, dx, dt;      // outputs
-  double gradient_scale = 1;   // g, where there is none
-  double* sum = nullptr;       // of the values
+  Elements x, t, w, p, g;     // input, target, weight, positive weight, gradient of the value
+  Elements value, dx, dt;     // outputs
+  double gradient_scale = 1;  // g, where there is none
+  double* sum = nullptr;      // of the values
 };
 
 enum class PointwiseOp : int { binary_cross_entropy, focal_binary_cross_entropy, logsigmoid };

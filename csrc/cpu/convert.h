@@ -1,5 +1,6 @@
-// Between the types in memory and the arithmetic type, where a frame's data comes in and goes out. A frame itself sees
-// the arithmetic type alone, so that each formula is compiled once for it and not once for every element type.
+// Between the types in memory and the arithmetic type, where a frame's data comes in and goes out. A frame
+// itself sees the arithmetic type alone, so that each formula is compiled once for it and not once for every
+// element type.
 #pragma once
 
 #include "dtype.h"

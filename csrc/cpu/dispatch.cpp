@@ -19,7 +19,8 @@ bool supported(int level) {
     case InstructionSet::baseline:
       return true;
     case InstructionSet::avx2:
-      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+             __builtin_cpu_supports("bmi2");
     case InstructionSet::avx512:
       return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
@@ -58,13 +59,14 @@ int64_t cpu_isas_compiled() {
 
 int64_t cpu_isas_supported() {
   int64_t mask = 0;
-  for (int level = 0; level < kLevels; ++level) mask |= int64_t{kCompiled[level] && supported(level)} << level;
+  for (int level = 0; level < kLevels; ++level)
+    mask |= int64_t{kCompiled[level] && supported(level)} << level;
   return mask;
 }
 
 void choose_cpu_isa(int64_t level) {
-  STD_TORCH_CHECK(level >= 0 && level < kLevels && (cpu_isas_supported() >> level & 1),
-                  "instruction set ", level, " is not available on this CPU");
+  STD_TORCH_CHECK(level >= 0 && level < kLevels && (cpu_isas_supported() >> level & 1), "instruction set ",
+                  level, " is not available on this CPU");
   chosen() = static_cast<int>(level);
 }
 
@@ -73,7 +75,8 @@ int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int64_t), void* context) {
   if (count <= 0) return;
   if (count <= grain) return body(context, 0, count);
-  torch::stable::parallel_for(0, count, grain, [&](int64_t begin, int64_t end) { body(context, begin, end); });
+  torch::stable::parallel_for(0, count, grain,
+                              [&](int64_t begin, int64_t end) { body(context, begin, end); });
 }
 
 void* thread_scratch(Scratch slot, size_t bytes) {

@@ -30,7 +30,9 @@ using arithmetic_t = typename Arithmetic<T>::type;
 
 FUSED_ML_INLINE float load(const float* p) { return *p; }
 FUSED_ML_INLINE double load(const double* p) { return *p; }
-FUSED_ML_INLINE float load(const BFloat16* p) { return bit_cast<float>(static_cast<uint32_t>(p->bits) << 16); }
+FUSED_ML_INLINE float load(const BFloat16* p) {
+  return bit_cast<float>(static_cast<uint32_t>(p->bits) << 16);
+}
 
 // Branch-free, so that it vectorises on every instruction set, and without denormal arithmetic, so that
 // flush-to-zero does not change it: denormal halves are built by subtracting the hidden bit they lack.

@@ -6,7 +6,8 @@
 
 namespace fused_ml {
 
-// Calls body(context, begin, end) over a partition of [0, count), on torch's threads, at least `grain` a call.
+// Calls body(context, begin, end) over a partition of [0, count), on torch's threads, at least `grain` a
+// call.
 void parallel_for(int64_t count, int64_t grain, void (*body)(void* context, int64_t begin, int64_t end),
                   void* context);
 

@@ -1,7 +1,7 @@
 // The pointwise frame: elements of any strides, with an optional sum. No mathematics, no torch.
 //
-// A formula is a function PointwiseInputs<A> -> PointwiseResult<A>. The elements are taken in chunks of kChunk, each
-// with its own partial sum: the same bits for any number of threads.
+// A formula is a function PointwiseInputs<A> -> PointwiseResult<A>. The elements are taken in chunks of
+// kChunk, each with its own partial sum: the same bits for any number of threads.
 #pragma once
 
 #include "../formulas/pointwise_types.h"
@@ -32,7 +32,8 @@ class PointwiseLoop {
   const PointwiseArguments& a;
 
   struct Piece {
-    alignas(64) A x[kPiece], t[kPiece], w[kPiece], p[kPiece], g[kPiece], value[kPiece], dx[kPiece], dt[kPiece];
+    alignas(64) A x[kPiece], t[kPiece], w[kPiece], p[kPiece], g[kPiece], value[kPiece], dx[kPiece],
+        dt[kPiece];
   };
 
   double run_chunk(int64_t first) const {

@@ -13,9 +13,10 @@ void run_pointwise(PointwiseOp op, const PointwiseOptions& o, const PointwiseArg
     case PointwiseOp::binary_cross_entropy:
       return pointwise<BinaryCrossEntropy<A>, A>({}, a);
     case PointwiseOp::focal_binary_cross_entropy:
-      return pointwise<FocalBinaryCrossEntropy<A>, A>({static_cast<A>(o.focal_gamma), static_cast<A>(o.focal_alpha),
-                                                       static_cast<A>(o.label_smoothing),
-                                                       static_cast<A>(o.ignore_index)}, a);
+      return pointwise<FocalBinaryCrossEntropy<A>, A>(
+          {static_cast<A>(o.focal_gamma), static_cast<A>(o.focal_alpha), static_cast<A>(o.label_smoothing),
+           static_cast<A>(o.ignore_index)},
+          a);
     case PointwiseOp::logsigmoid:
       return pointwise<LogSigmoid<A>, A>({}, a);
   }

@@ -59,7 +59,7 @@ FUSED_ML_INLINE Chosen<A> chosen_at(const RowwiseArguments& a, int64_t row) {
 }
 
 // Whether every stream that is there has stride 1 along the dimension.
-inline bool all_unit(const RowwiseArguments& a, int64_t Stream::*stride) {
+inline bool all_unit(const RowwiseArguments& a, int64_t Stream::* stride) {
   const Stream* streams[] = {&a.x, &a.y, &a.out, &a.out2};
   for (const Stream* s : streams) {
     if (s->data && s->*stride != 1) return false;

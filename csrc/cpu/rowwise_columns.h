@@ -1,14 +1,15 @@
-// Columns: lanes are rows. A tile of up to kLanes rows is reduced class by class, every lane keeping its own state.
+// Columns: lanes are rows. A tile of up to kLanes rows is reduced class by class, every lane keeping its own
+// state.
 //
-// A tile lies in memory as [classes, lanes] already (class dimension not last: unit stride between rows), or is
-// gathered into that shape from any strides, rows of few classes above all, and scattered back.
+// A tile lies in memory as [classes, lanes] already (class dimension not last: unit stride between rows), or
+// is gathered into that shape from any strides, rows of few classes above all, and scattered back.
 #pragma once
 
 namespace FUSED_ML_NAMESPACE {
 
 constexpr int64_t kLanes = 256;
-constexpr int64_t kLaneStep = 16;         // tiles are whole vectors wide
-constexpr int64_t kTileElements = 8192;   // a tile and its terms stay in the second-level cache
+constexpr int64_t kLaneStep = 16;        // tiles are whole vectors wide
+constexpr int64_t kTileElements = 8192;  // a tile and its terms stay in the second-level cache
 
 template <class F, class A>
 class ColumnLoop {
@@ -16,8 +17,9 @@ class ColumnLoop {
 
   // The state of a tile's rows, an array a field.
   struct State {
-    A peak[kLanes], others[kLanes], rest[kLanes], own[kLanes], own_rest[kLanes], own_input[kLanes], own_logit[kLanes], own_weight[kLanes],
-        side[kLanes], side_weight[kLanes], own_side_weight[kLanes], gradient_scale[kLanes], loss_scale[kLanes];
+    A peak[kLanes], others[kLanes], rest[kLanes], own[kLanes], own_rest[kLanes], own_input[kLanes],
+        own_logit[kLanes], own_weight[kLanes], side[kLanes], side_weight[kLanes], own_side_weight[kLanes],
+        gradient_scale[kLanes], loss_scale[kLanes];
     typename Reference::template Lanes<kLanes> reference;
     A loss[kLanes], lse[kLanes], scale[kLanes], offset[kLanes], log_total[kLanes], own_out[kLanes];
     int32_t own_class[kLanes], peak_class[kLanes];
@@ -107,7 +109,8 @@ class ColumnLoop {
   // Where an output tile is computed.
   void place(const Stream& s, const Tile& t, bool in_memory, A* buffer, A*& tile, int64_t& step) const {
     if (!s.data) return;
-    tile = in_memory ? reinterpret_cast<A*>(const_cast<char*>(element(s, a.out_type, a.inner, t.row))) : buffer;
+    tile =
+        in_memory ? reinterpret_cast<A*>(const_cast<char*>(element(s, a.out_type, a.inner, t.row))) : buffer;
     step = in_memory ? s.by_class : width;
   }
 
@@ -161,7 +164,8 @@ class ColumnLoop {
 
   void choose(const Tile& tile, State& s) const {
     for (int64_t l = 0; l < tile.lanes; ++l) {
-      const Chosen<A> c = l < tile.rows ? chosen_at<A>(a, tile.row + l) : Chosen<A>{-1, false, A(0), A(0), A(0)};
+      const Chosen<A> c =
+          l < tile.rows ? chosen_at<A>(a, tile.row + l) : Chosen<A>{-1, false, A(0), A(0), A(0)};
       s.own_class[l] = static_cast<int32_t>(c.own);
       s.own_weight[l] = c.weight;
       s.loss_scale[l] = c.loss_scale;
@@ -316,8 +320,7 @@ class ColumnLoop {
 #pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const RowCoefficients<A> k{s.peak[l], s.scale[l], s.offset[l], s.log_total[l]};
-        out[l] = formula.map(x[l], F::kTwoInputs ? y[l] : A(0), weight,
-                                   F::kKeepTerms ? terms[l] : A(0), k);
+        out[l] = formula.map(x[l], F::kTwoInputs ? y[l] : A(0), weight, F::kKeepTerms ? terms[l] : A(0), k);
       }
     }
     if constexpr (F::kOwn != Own::none) {

@@ -1,14 +1,14 @@
-// Rows: lanes are classes (class stride 1). A row is reduced in blocks, each on its own, that are merged in order: the
-// logits are read from memory once, float sums stay short, and a row gives the same bits whether one thread works on
-// it or several.
+// Rows: lanes are classes (class stride 1). A row is reduced in blocks, each on its own, that are merged in
+// order: the logits are read from memory once, float sums stay short, and a row gives the same bits whether
+// one thread works on it or several.
 #pragma once
 
 namespace FUSED_ML_NAMESPACE {
 
-constexpr int64_t kClassBlock = 2048;         // classes a block: its logits and terms stay in the first-level cache
-constexpr int64_t kSplitRows = 16;       // fewer rows than this,
-constexpr int64_t kSplitClasses = 65536; // of more classes: several threads share a row
-constexpr int64_t kTaskElements = 16384; // at least so many elements a task
+constexpr int64_t kClassBlock = 2048;  // classes a block: its logits and terms stay in the first-level cache
+constexpr int64_t kSplitRows = 16;     // fewer rows than this,
+constexpr int64_t kSplitClasses = 65536;  // of more classes: several threads share a row
+constexpr int64_t kTaskElements = 16384;  // at least so many elements a task
 
 template <class F, class A>
 class RowLoop {
@@ -38,13 +38,14 @@ class RowLoop {
   const RowwiseArguments& a;
   const int64_t blocks;
 
-  // Scratch of a task: blocks of the operands in the arithmetic type, and the terms where they do not lie over the
-  // output: a row of them if map needs them again, else a block.
+  // Scratch of a task: blocks of the operands in the arithmetic type, and the terms where they do not lie
+  // over the output: a row of them if map needs them again, else a block.
   struct Buffers {
     A *x, *y, *out, *rests, *terms;
   };
   bool terms_in_output() const {
-    return F::kKeepTerms && a.out.data && a.out_type == arithmetic_dtype<A> && !(a.in_place && F::kMapReadsInput);
+    return F::kKeepTerms && a.out.data && a.out_type == arithmetic_dtype<A> &&
+           !(a.in_place && F::kMapReadsInput);
   }
   bool row_of_terms() const { return F::kKeepTerms && a.out.data && !terms_in_output(); }
   int64_t term_elements() const { return row_of_terms() ? blocks * kClassBlock : kClassBlock; }
@@ -78,7 +79,8 @@ class RowLoop {
     const int64_t grain = divide_up(kTaskElements, a.classes);
     run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
       const size_t elements = 4 * kClassBlock + term_elements();
-      A* memory = static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
+      A* memory =
+          static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
       const Buffers buffers = buffers_at(memory);
       Block* states = reinterpret_cast<Block*>(memory + elements);
       for (int64_t row = begin; row < end; ++row) {
@@ -98,7 +100,8 @@ class RowLoop {
     Block* states = reinterpret_cast<Block*>(memory + shared);
     const auto each = [&](const auto& body) {
       run_parallel(tasks, kTaskElements / kClassBlock, [&](int64_t begin, int64_t end) {
-        Buffers buffers = buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 5 * kClassBlock * sizeof(A))));
+        Buffers buffers =
+            buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 5 * kClassBlock * sizeof(A))));
         for (int64_t t = begin; t < end; ++t) {
           if (shared) buffers.terms = memory + t / blocks * blocks * kClassBlock;
           body(t / blocks, t % blocks, buffers);
@@ -136,9 +139,10 @@ class RowLoop {
       const A peak = s.peak;
       s.own = first_where(count, [=](int64_t j) { return formula.key(x[j]) == peak; });
     }
-    const int64_t left_out = F::kOwn == Own::peak     ? s.own
-                             : F::kOwn == Own::target ? (own >= begin && own < begin + count ? own - begin : -1)
-                                                      : -1;
+    const int64_t left_out = F::kOwn == Own::peak ? s.own
+                             : F::kOwn == Own::target
+                                 ? (own >= begin && own < begin + count ? own - begin : -1)
+                                 : -1;
     if (left_out >= 0) {
       s.own_input = x[left_out];
       s.own_logit = f.logit(f.key(s.own_input));
@@ -172,7 +176,8 @@ class RowLoop {
     if (F::kPeak) s.sum += sum_of<A>(count, [=](int64_t j) { return rests[j]; });
     if (left_out >= 0) terms[left_out] = own_term;
     if (a.predicted && s.sum != s.sum) {
-      // torch's argmax is the first NaN: make this block the row's first, whose sums are NaN whatever their order.
+      // torch's argmax is the first NaN: make this block the row's first, whose sums are NaN whatever their
+      // order.
       const int64_t nan = first_where(count, [=](int64_t j) { return x[j] != x[j]; });
       if (nan >= 0) s.peak = Constants<A>::infinity;
       if (nan >= 0) s.own = nan;
@@ -227,8 +232,8 @@ class RowLoop {
     return result;
   }
 
-  void map(int64_t row, int64_t block, const Chosen<A>& chosen, const RowResult<double>& result, const Block& state,
-           const Buffers& buffers) const {
+  void map(int64_t row, int64_t block, const Chosen<A>& chosen, const RowResult<double>& result,
+           const Block& state, const Buffers& buffers) const {
     if (!a.out.data && !a.out2.data) return;
     const int64_t count = size_of(block);
     const bool reads = F::kMapReadsInput && chosen.keep;
@@ -269,7 +274,8 @@ class RowLoop {
                  [&](auto* p) { store_strided(buffer, count, p + block * kClassBlock, 1); });
   }
 
-  void write_own(int64_t row, const Chosen<A>& chosen, const Block* states, const RowResult<double>& result) const {
+  void write_own(int64_t row, const Chosen<A>& chosen, const Block* states,
+                 const RowResult<double>& result) const {
     if (F::kOwn == Own::none || !a.out.data || !chosen.keep) return;
     int64_t own = chosen.own;
     if (F::kOwn == Own::peak) {
@@ -280,7 +286,8 @@ class RowLoop {
     if constexpr (F::kOwn != Own::none) {
       const A input = states[own / kClassBlock].own_input;
       const A value = f.map_own(input, static_cast<A>(result.own));
-      with_type<A>(a.out_type, element(a.out, a.out_type, a.inner, row), [&](auto* p) { store(p + own, value); });
+      with_type<A>(a.out_type, element(a.out, a.out_type, a.inner, row),
+                   [&](auto* p) { store(p + own, value); });
     }
   }
 };

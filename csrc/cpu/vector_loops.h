@@ -1,5 +1,5 @@
-// What the frames share: reductions in a fixed number of lanes, so that the additions do not wait for each other and
-// their order is the same on every run; and the parallel loop.
+// What the frames share: reductions in a fixed number of lanes, so that the additions do not wait for each
+// other and their order is the same on every run; and the parallel loop.
 #pragma once
 
 #include "dtype.h"

@@ -1,13 +1,13 @@
-// Binary cross entropy of a logit x against a target t in [0, 1], with label smoothing e, positive weight p, element
-// weight w, and focal modulation (gamma, alpha).
+// Binary cross entropy of a logit x against a target t in [0, 1], with label smoothing e, positive weight p,
+// element weight w, and focal modulation (gamma, alpha).
 //
 //   t' = (1 - e) t + e / 2
 //   bce = (1 - t') softplus(x) + p t' softplus(-x)
-//   loss = w alpha_t (1 - p_t)^gamma bce,   p_t = t' s(x) + (1 - t') s(-x),   alpha_t = alpha t' + (1 - alpha)(1 - t')
-//   dbce / dx = (1 - t') s(x) - p t' s(-x),   dp_t / dx = (2 t' - 1) s(x) s(-x),   s = sigmoid
+//   loss = w alpha_t (1 - p_t)^gamma bce,   p_t = t' s(x) + (1 - t') s(-x),   alpha_t = alpha t' + (1 -
+//   alpha)(1 - t') dbce / dx = (1 - t') s(x) - p t' s(-x),   dp_t / dx = (2 t' - 1) s(x) s(-x),   s = sigmoid
 //
-// Every product with a weight of 0 is 0, so that the loss is finite wherever the mathematics is: an infinite logit
-// against its own target. Focal loss: Lin et al., 2017, arXiv:1708.02002.
+// Every product with a weight of 0 is 0, so that the loss is finite wherever the mathematics is: an infinite
+// logit against its own target. Focal loss: Lin et al., 2017, arXiv:1708.02002.
 #pragma once
 
 #include "pointwise_types.h"
@@ -64,7 +64,8 @@ struct FocalBinaryCrossEntropy {
     const A miss = times(t, s.sigmoid_negative) + times(no, s.sigmoid);
     const bool flat = gamma == A(0);
     const A power = select(flat, A(1), exp(gamma * log(miss)));
-    const A power_slope = select(flat, A(0), select(gamma == A(1), A(1), gamma * exp((gamma - A(1)) * log(miss))));
+    const A power_slope =
+        select(flat, A(0), select(gamma == A(1), A(1), gamma * exp((gamma - A(1)) * log(miss))));
     const A miss_dx = -(t - no) * s.sigmoid * s.sigmoid_negative;
     const A miss_dt = s.sigmoid_negative - s.sigmoid;
     const bool balanced = alpha < A(0);

@@ -1,21 +1,22 @@
-// Softmax cross entropy of logits x against a class y or a distribution q, with label smoothing e, class weights w,
-// z-loss z and soft cap c.
+// Softmax cross entropy of logits x against a class y or a distribution q, with label smoothing e, class
+// weights w, z-loss z and soft cap c.
 //
 //   l = c tanh(x / c)  (l = x without a cap),   p = softmax(l),   lse = log(sum exp(l))
 //   class:         loss = (1 - e) w_y (lse - l_y) + (e / C) sum_j w_j (lse - l_j) + z lse^2
 //   distribution:  loss = sum_j w_j q'_j (lse - l_j) + z lse^2,   q' = (1 - e) q + e / C
 //   dloss / dl_j = p_j (U + 2 z lse) - u_j,   u = the weights of the sum above,   U = sum_j u_j
 //
-// lse - l_y is log1p(others / own) with the other classes summed apart, and p_y - 1 is -others / (others + own): both
-// keep their bits where p_y is nearly 1. Label smoothing: Szegedy et al., 2016, arXiv:1512.00567. Z-loss: PaLM,
-// Chowdhery et al., 2022, arXiv:2204.02311. Soft cap: Gemma 2, 2024, arXiv:2408.00118.
+// lse - l_y is log1p(others / own) with the other classes summed apart, and p_y - 1 is -others / (others +
+// own): both keep their bits where p_y is nearly 1. Label smoothing: Szegedy et al., 2016, arXiv:1512.00567.
+// Z-loss: PaLM, Chowdhery et al., 2022, arXiv:2204.02311. Soft cap: Gemma 2, 2024, arXiv:2408.00118.
 #pragma once
 
 #include "rowwise_types.h"
 
 namespace FUSED_ML_NAMESPACE {
 
-// log(others + own) where the largest term is 1, but for a rounding that all terms share: the ratio is free of it.
+// log(others + own) where the largest term is 1, but for a rounding that all terms share: the ratio is free
+// of it.
 template <class R>
 FUSED_ML_INLINE R log_of_total(R others, R own, bool own_is_peak) {
   return log1p(select(own_is_peak, others / own, others + own - R(1)));
@@ -74,7 +75,9 @@ struct CrossEntropyClass {
   CrossEntropyOptions<A> o;
 
   FUSED_ML_INLINE A key(A x) const { return x; }
-  FUSED_ML_INLINE A logit(A key) const { return select(o.softcap == A(0), key, o.softcap * tanh(key / o.softcap)); }
+  FUSED_ML_INLINE A logit(A key) const {
+    return select(o.softcap == A(0), key, o.softcap * tanh(key / o.softcap));
+  }
   FUSED_ML_INLINE A slope(A x) const {
     const A t = tanh(x / o.softcap);
     return select(o.softcap == A(0), A(1), A(1) - t * t);
@@ -91,7 +94,8 @@ struct CrossEntropyClass {
     const R pull = s.side_weight + R(2) * R(o.z_loss) * lse;
     RowResult<R> r;
     r.loss = weight * ((s.peak - s.own_logit) + log_total) +
-             select(s.side_weight == R(0), R(0), s.side + s.side_weight * log_total) + z_term(R(o.z_loss), lse);
+             select(s.side_weight == R(0), R(0), s.side + s.side_weight * log_total) +
+             z_term(R(o.z_loss), lse);
     r.lse = lse;
     r.scale = (weight + pull) * s.gradient_scale / total;
     r.offset = s.gradient_scale;

@@ -1,11 +1,13 @@
-// Elementary functions that a compiler can inline and vectorise: exp, log1p, log, expm1, tanh, sigmoid, softplus.
+// Elementary functions that a compiler can inline and vectorise: exp, log1p, log, expm1, tanh, sigmoid,
+// softplus.
 //
 // Every function is branch-free straight-line code on one scalar of type A (float or double), so that a loop
-// over it becomes vector code for whatever instruction set the surrounding region is compiled for, and the same
-// text compiles for CUDA. Products are written a * b + c: contracted to FMA where the target has it, exact enough
-// where it has not (the reduction constants leave trailing zeros for that).
+// over it becomes vector code for whatever instruction set the surrounding region is compiled for, and the
+// same text compiles for CUDA. Products are written a * b + c: contracted to FMA where the target has it,
+// exact enough where it has not (the reduction constants leave trailing zeros for that).
 //
-// Polynomials: minimax fits (Remez, weight = relative error of the function) computed for the ranges named below.
+// Polynomials: minimax fits (Remez, weight = relative error of the function) computed for the ranges named
+// below.
 #pragma once
 
 #include "portable.h"
@@ -26,8 +28,8 @@ struct Constants<float> {
   static constexpr float log2e = 1.44269504088896341f;
   static constexpr float ln2_hi = 0.693359375f;  // 9 significant bits: n * ln2_hi is exact for |n| < 2^15
   static constexpr float ln2_lo = -2.12194440054690583e-4f;
-  static constexpr float exp_low = -87.3365402f;  // below it exp is under the smallest normal number
-  static constexpr float exp_high = 88.7228394f;  // above it exp overflows
+  static constexpr float exp_low = -87.3365402f;     // below it exp is under the smallest normal number
+  static constexpr float exp_high = 88.7228394f;     // above it exp overflows
   static constexpr float exact_difference = 208.0f;  // |m| above it: x - m is exact wherever exp(x - m) > 0
   static constexpr float smallest_normal = 1.17549435e-38f;
   static constexpr float denormal_lift = 33554432.0f;  // 2^25
@@ -77,7 +79,8 @@ FUSED_ML_INLINE double exp_tail(double t) {
   return p * t + 0.5;
 }
 
-// ln((1 + s) / (1 - s)) = 2 s + s * z * log_tail(z), z = s^2 <= 0.0295; relative error 8e-10 and 1.3e-18 of it.
+// ln((1 + s) / (1 - s)) = 2 s + s * z * log_tail(z), z = s^2 <= 0.0295; relative error 8e-10 and 1.3e-18 of
+// it.
 FUSED_ML_INLINE float log_tail(float z) {
   float p = 0.298745705014f;
   p = p * z + 0.399774445949f;
@@ -165,7 +168,8 @@ FUSED_ML_INLINE void add_exactly(A& sum, A& rest, A term) {
 // exp(x - m) for many x and one m >= x, as accurate as if x - m were exact.
 //
 // x - m rounds: at m = 3, x = -7 that alone is 2 ulp of the result. Here m = k ln2 + f is split once, and the
-// reduction t = x - (n + k) ln2 - f starts from x itself. For |m| > exact_difference, x - m is exact and is used.
+// reduction t = x - (n + k) ln2 - f starts from x itself. For |m| > exact_difference, x - m is exact and is
+// used.
 template <class A>
 struct ExpBelow {
   A base, top, k, f;  // m = base + top, top = k ln2 + f
@@ -198,7 +202,8 @@ struct ExpBelow {
     return {base, top, k, (top - k * K::ln2_hi) - k * K::ln2_lo};
   }
 
-  // The exponential in two parts, value + rest: what rounding 2^n (1 + p) to `value` loses is exact in `rest`.
+  // The exponential in two parts, value + rest: what rounding 2^n (1 + p) to `value` loses is exact in
+  // `rest`.
   FUSED_ML_INLINE Parts<A> operator()(A x) const {
     using K = Constants<A>;
     const A low = top + K::exp_low;
@@ -217,7 +222,8 @@ struct ExpBelow {
 FUSED_ML_INLINE uint32_t sign_extend(uint32_t bits) {  // of a 9-bit number
   return static_cast<uint32_t>(static_cast<int32_t>(bits << 23) >> 23);
 }
-FUSED_ML_INLINE uint64_t sign_extend(uint64_t bits) {  // of a 12-bit number; AVX2 has no arithmetic 64-bit shift
+FUSED_ML_INLINE uint64_t
+sign_extend(uint64_t bits) {  // of a 12-bit number; AVX2 has no arithmetic 64-bit shift
   return (bits ^ 0x800u) - 0x800u;
 }
 
@@ -230,8 +236,10 @@ FUSED_ML_INLINE A log_normal(A w, A correction) {
   const Bits offset = bit_cast<Bits>(w) - K::sqrt_half;
   const Bits n_bits = static_cast<Bits>(offset >> K::mantissa_bits);  // modulo 2^(sign and exponent bits)
   const A mantissa = bit_cast<A>(static_cast<Bits>((offset & K::mantissa_mask) + K::sqrt_half));
-  const A n = bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(K::round_magic) + sign_extend(n_bits))) - K::round_magic;
-  const A inverse_scale = bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(mantissa) + K::exponent_one - bit_cast<Bits>(w)));
+  const A n =
+      bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(K::round_magic) + sign_extend(n_bits))) - K::round_magic;
+  const A inverse_scale =
+      bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(mantissa) + K::exponent_one - bit_cast<Bits>(w)));
   const A f = (mantissa - A(1)) + correction * inverse_scale;
   const A s = f / (f + A(2));
   const A z = s * s;
@@ -246,7 +254,8 @@ FUSED_ML_INLINE A log(A x) {
   using K = Constants<A>;
   const bool tiny = x < K::smallest_normal;
   const A lifted = select(tiny, x * K::denormal_lift, x);
-  const A usual = log_normal(lifted, A(0)) - select(tiny, K::denormal_lift_log2 * A(0.693147180559945309), A(0));
+  const A usual =
+      log_normal(lifted, A(0)) - select(tiny, K::denormal_lift_log2 * A(0.693147180559945309), A(0));
   const A special = select(x == A(0), -K::infinity, select(x < A(0), -(K::infinity - K::infinity), x));
   return select(x > A(0) && x < K::infinity, usual, special);
 }

@@ -3,8 +3,8 @@
 
 #include <cstdint>
 
-// The namespace is chosen by the including translation unit: one per CPU instruction set, so that the linker never
-// merges code compiled for different ones; `formulas` on the device.
+// The namespace is chosen by the including translation unit: one per CPU instruction set, so that the linker
+// never merges code compiled for different ones; `formulas` on the device.
 #ifndef FUSED_ML_NAMESPACE
 #define FUSED_ML_NAMESPACE fused_ml::formulas
 #endif

@@ -1,4 +1,5 @@
-// What passes between the rowwise frame and its formulas: the sums of a row, and what a formula makes of them.
+// What passes between the rowwise frame and its formulas: the sums of a row, and what a formula makes of
+// them.
 #pragma once
 
 #include "numeric.h"
@@ -24,11 +25,11 @@ struct RowSums {
 template <class R>
 struct RowResult {
   R loss;
-  R lse;        // log-sum-exp of the logits
-  R scale;      // what a term is multiplied by in map
-  R offset;     // for map, as the formula likes
-  R log_total;  // log of the sum of the terms
-  R own;        // the own class's output
+  R lse;          // log-sum-exp of the logits
+  R scale;        // what a term is multiplied by in map
+  R offset;       // for map, as the formula likes
+  R log_total;    // log of the sum of the terms
+  R own;          // the own class's output
   R peak = R(0);  // as it came, set by the frame
 };
 

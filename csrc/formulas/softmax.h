@@ -1,10 +1,11 @@
 // Softmax, log-softmax and their gradients over one row.
 //
 //   softmax(x)_j = exp(x_j - m) / sum_k exp(x_k - m)          dx = y (g - sum_k g_k y_k)       y = softmax(x)
-//   log_softmax(x)_j = (x_j - m) - log sum_k exp(x_k - m)     dx = g - exp(y) sum_k g_k        y = log_softmax(x)
+//   log_softmax(x)_j = (x_j - m) - log sum_k exp(x_k - m)     dx = g - exp(y) sum_k g_k        y =
+//   log_softmax(x)
 //
-// m is the row's maximum; softmin is softmax of -x. Log-softmax sums the classes other than the first maximum apart,
-// so that the likeliest class keeps its bits: -log1p(others).
+// m is the row's maximum; softmin is softmax of -x. Log-softmax sums the classes other than the first maximum
+// apart, so that the likeliest class keeps its bits: -log1p(others).
 #pragma once
 
 #include "cross_entropy.h"
@@ -14,7 +15,8 @@ namespace FUSED_ML_NAMESPACE {
 template <class A>
 struct Softmax {
   using Reference = ExpBelow<A>;
-  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true, kSecond = false, kMapReadsInput = false;
+  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true, kSecond = false,
+                        kMapReadsInput = false;
   static constexpr Own kOwn = Own::none;
   A sign;  // -1: softmin
 
@@ -31,7 +33,8 @@ struct Softmax {
 template <class A>
 struct LogSoftmax {
   using Reference = ExpBelow<A>;
-  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = false, kSecond = false, kMapReadsInput = true;
+  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = false, kSecond = false,
+                        kMapReadsInput = true;
   static constexpr Own kOwn = Own::peak;
 
   FUSED_ML_INLINE A key(A x) const { return x; }
@@ -42,7 +45,9 @@ struct LogSoftmax {
     const R log_total = log_of_total(s.others, s.own, true);
     return {R(0), R(0), R(0), R(0), log_total, R(0) - log_total + (s.peak - s.peak)};
   }
-  FUSED_ML_INLINE A map(A x, A, A, A, const RowCoefficients<A>& c) const { return (x - c.peak) - c.log_total; }
+  FUSED_ML_INLINE A map(A x, A, A, A, const RowCoefficients<A>& c) const {
+    return (x - c.peak) - c.log_total;
+  }
   FUSED_ML_INLINE A map_own(A, A own) const { return own; }
 };
 
@@ -50,7 +55,8 @@ struct LogSoftmax {
 template <class A>
 struct SoftmaxBackward {
   using Reference = NoReference;
-  static constexpr bool kPeak = false, kTwoInputs = true, kSide = false, kKeepTerms = false, kSecond = false, kMapReadsInput = true;
+  static constexpr bool kPeak = false, kTwoInputs = true, kSide = false, kKeepTerms = false, kSecond = false,
+                        kMapReadsInput = true;
   static constexpr Own kOwn = Own::none;
   A sign;
 
@@ -61,7 +67,9 @@ struct SoftmaxBackward {
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
     return {R(0), R(0), R(0), s.others, R(0), R(0)};
   }
-  FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const { return sign * y * (g - c.offset); }
+  FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const {
+    return sign * y * (g - c.offset);
+  }
 };
 
 template <class A>

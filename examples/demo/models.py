@@ -42,9 +42,7 @@ def softmax_regression(lib: Library) -> Any:
 def perceptron(lib: Library, outputs: int) -> Any:
     """A multi-layer perceptron with two hidden layers."""
     nn = lib.nn
-    return nn.Sequential(
-        nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, outputs)
-    )
+    return nn.Sequential(nn.Linear(64, 128), nn.Tanh(), nn.Linear(128, 128), nn.Tanh(), nn.Linear(128, outputs))
 
 
 def language_model(lib: Library, vocabulary: int, embedding: int = 64, hidden: int = 128) -> Any:

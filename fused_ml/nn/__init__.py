@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch.nn as _torch
 from torch.nn import *  # noqa: F403
 
-from fused_ml.nn import functional
-from fused_ml.nn.modules import BCEWithLogitsLoss, CrossEntropyLoss, LogSigmoid, LogSoftmax, NLLLoss, Softmax, Softmin
+from fused_ml.nn.modules import (
+    BCEWithLogitsLoss,
+    CrossEntropyLoss,
+    LogSigmoid,
+    LogSoftmax,
+    NLLLoss,
+    Softmax,
+    Softmin,
+)
 
-FUSED = ("BCEWithLogitsLoss", "CrossEntropyLoss", "LogSigmoid", "LogSoftmax", "NLLLoss", "Softmax", "Softmin")
-__all__ = [*FUSED, "functional"]  # noqa: PLE0604
+# torch.nn has a `functional` too, which the star import brought.
+functional = importlib.import_module("fused_ml.nn.functional")
+
+__all__ = [
+    "BCEWithLogitsLoss",
+    "CrossEntropyLoss",
+    "LogSigmoid",
+    "LogSoftmax",
+    "NLLLoss",
+    "Softmax",
+    "Softmin",
+    "functional",
+]
+FUSED = tuple(name for name in __all__ if name != "functional")
 
 
 def __getattr__(name: str) -> Any:

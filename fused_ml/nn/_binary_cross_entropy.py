@@ -55,7 +55,7 @@ def _composite(
     return (loss.sum() / normalizer if normalizer is not None else loss.mean()).to(o.loss_dtype)
 
 
-def _run(inputs: tuple, o: _Options, loss: bool, grads: tuple[bool, bool], upstream: Tensor | None = None):
+def _run(inputs: Any, o: _Options, loss: bool, grads: tuple[bool, bool], upstream: Tensor | None = None):
     input, target, weight, pos_weight, normalizer = inputs
     return _op(
         input, target, weight, pos_weight, normalizer, upstream, REDUCTIONS[o.reduction], o.focal_gamma,
@@ -82,7 +82,7 @@ class _BinaryCrossEntropyWithLogits(Function):
         needs = ctx.needs_input_grad[:2]
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             wanted = [t for t, need in zip(inputs[:2], needs, strict=True) if need]
-            loss = _composite(*inputs, ctx.options)
+            loss = _composite(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], ctx.options)
             grads = iter(torch.autograd.grad(loss, wanted, upstream, create_graph=True))
             return (*(next(grads) if need else None for need in needs), *(None,) * 4)
         if ctx.options.reduction == "none":
@@ -148,12 +148,13 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     r"""Binary cross entropy of logits: :func:`torch.nn.functional.binary_cross_entropy_with_logits`.
 
-    :math:`w\,[(1 - t)\,\mathrm{softplus}(x) + p\,t\,\mathrm{softplus}(-x)]` for logit :math:`x`, target :math:`t`; finite
-    wherever the mathematics is, and both gradients come from the same pass.
+    :math:`w\,[(1 - t)\,\mathrm{softplus}(x) + p\,t\,\mathrm{softplus}(-x)]` for logit :math:`x`, target :math:`t`;
+    finite wherever the mathematics is, and both gradients come from the same pass.
 
     Args:
         input: logits, any shape; float32, float64, bfloat16 or float16.
-        target: of the input's shape, in [0, 1]; float64 with float64, else any of the other types. The loss has its dtype.
+        target: of the input's shape, in [0, 1]; float64 with float64, else any of the other types. The loss has its
+            dtype.
         weight: broadcasts to the input; multiplies the loss.
         size_average, reduce: torch's legacy arguments.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``.

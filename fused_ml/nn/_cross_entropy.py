@@ -78,7 +78,13 @@ def _composite(
     return (loss.sum() / normalizer).to(o.loss_dtype)
 
 
-def _run(ctx: Any, inputs: tuple, o: _Options, grads: tuple[bool, bool], stats: bool, upstream: Tensor | None = None):
+def _run(
+    inputs: Any,
+    o: _Options,
+    grads: tuple[bool, bool],
+    stats: bool,
+    upstream: Tensor | None = None,
+):
     input, target, weight, sample_weight, normalizer = inputs
     return _op(
         input, target, weight, sample_weight, normalizer, upstream, REDUCTIONS[o.reduction], o.ignore_index,
@@ -96,7 +102,7 @@ class _CrossEntropy(Function):
         inputs = (input, target, weight, sample_weight, normalizer)
         now = options.reduction != "none"
         grads = (now and ctx.needs_input_grad[0], now and ctx.needs_input_grad[1])
-        loss, grad_input, grad_target, lse, predicted = _run(ctx, inputs, options, grads, stats)
+        loss, grad_input, grad_target, lse, predicted = _run(inputs, options, grads, stats)
         ctx.save_for_backward(*inputs, grad_input if grads[0] else None, grad_target if grads[1] else None)
         ctx.mark_non_differentiable(lse, predicted)
         return loss, lse, predicted
@@ -111,7 +117,7 @@ class _CrossEntropy(Function):
             return _differentiable_backward(inputs, needs, ctx.options, upstream)
         if ctx.options.reduction == "none":
             rows = upstream.reshape(-1)
-            _, grad_input, grad_target, _, _ = _run(ctx, inputs, ctx.options, needs[:2], False, rows)
+            _, grad_input, grad_target, _, _ = _run(inputs, ctx.options, needs[:2], False, rows)
         else:
             grad_input = scale_gradient(grad_input, upstream) if needs[0] else None
             grad_target = scale_gradient(grad_target, upstream) if needs[1] else None
@@ -121,7 +127,7 @@ class _CrossEntropy(Function):
 def _differentiable_backward(inputs: list, needs: tuple, options: _Options, upstream: Tensor) -> tuple:
     """The same gradients as functions of the inputs and of upstream (create_graph=True)."""
     wanted = [t for t, need in zip(inputs[:2], needs[:2], strict=True) if need]
-    loss = _composite(*inputs, options)
+    loss = _composite(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], options)
     grads = iter(torch.autograd.grad(loss, wanted, upstream.reshape(loss.shape), create_graph=True))
     return (*(next(grads) if need else None for need in needs[:2]), *(None,) * 5)
 
@@ -224,13 +230,14 @@ def cross_entropy(
 ) -> Any:
     r"""Cross entropy of logits and class indices or class probabilities: :func:`torch.nn.functional.cross_entropy`.
 
-    One sweep gives the loss and, for ``"mean"`` and ``"sum"``, the gradient. With :math:`l` the (soft-capped) logits of a
-    row, :math:`\mathrm{lse} = \log \sum_j e^{l_j}` and target class :math:`y`, the row's loss is
+    One sweep gives the loss and, for ``"mean"`` and ``"sum"``, the gradient. With :math:`l` the (soft-capped)
+    logits of a row, :math:`\mathrm{lse} = \log \sum_j e^{l_j}` and target class :math:`y`, the row's loss is
     :math:`w_y (\mathrm{lse} - l_y) + z\,\mathrm{lse}^2`, computed as ``log1p(others / own)`` so that it and the
     gradient keep their bits where the probability is nearly 1.
 
     Args:
-        input: logits, :math:`(C)`, :math:`(N, C)` or :math:`(N, C, d_1, ..., d_K)`; float32, float64, bfloat16 or float16.
+        input: logits, :math:`(C)`, :math:`(N, C)` or :math:`(N, C, d_1, ..., d_K)`; float32, float64,
+            bfloat16 or float16.
         target: class indices (uint8, int32, int64) of the input's shape without the class dimension, or probabilities
             of the input's shape and dtype.
         weight: a weight for each class, :math:`(C)`, of the input's dtype.
@@ -239,10 +246,11 @@ def cross_entropy(
         reduction: ``"none"``, ``"mean"`` (class indices: divided by the sum of the weights of the rows that count;
             probabilities: by the number of rows) or ``"sum"``.
         label_smoothing: in [0, 1] (Szegedy et al., 2016, arXiv:1512.00567).
-        z_loss: adds ``z_loss * lse ** 2`` to every row that counts (PaLM, 2022, arXiv:2204.02311). No class weight scales it.
+        z_loss: adds ``z_loss * lse ** 2`` to every row that counts (PaLM, 2022, arXiv:2204.02311). No class weight
+            scales it.
         softcap: replaces the logits by ``softcap * tanh(input / softcap)`` (Gemma 2, 2024, arXiv:2408.00118).
-        sample_weight: a weight for each row, of the target's shape (one number a row); it multiplies the row's loss, and
-            ``"mean"`` divides by the sum of the weights of class and row.
+        sample_weight: a weight for each row, of the target's shape (one number a row); it multiplies the row's loss,
+            and ``"mean"`` divides by the sum of the weights of class and row.
         normalizer: a number or 0-d tensor that replaces ``"mean"``'s denominator, for gradient accumulation.
         out_dtype: the loss's dtype, if not the input's.
         inplace_backward: write the gradient over the logits, which a plain backward then returns: no memory beyond
@@ -270,13 +278,21 @@ def cross_entropy(
         _check_extras(z_loss, softcap, sample_weight, normalizer, out_dtype, input, target)
     if normalizer is not None and not isinstance(normalizer, Tensor):
         normalizer = torch.tensor(float(normalizer), dtype=torch.float64)
-    loss_dtype = out_dtype or (autocast_dtype(input) if isinstance(input, Tensor) else None)
+    if isinstance(input, Tensor):
+        out_dtype = out_dtype or autocast_dtype(input)
+    extras = extras or out_dtype is not None
+    loss_dtype: torch.dtype = out_dtype or (input.dtype if isinstance(input, Tensor) else torch.float32)
     options = _Options(
-        reduction, ignore_index, label_smoothing, float(z_loss), softcap or 0.0, loss_dtype or getattr(input, "dtype", None)
+        reduction,
+        ignore_index,
+        label_smoothing,
+        float(z_loss),
+        softcap or 0.0,
+        loss_dtype,
     )
     args = (input, target, weight, sample_weight, normalizer)
     if not _fusable(*args, options):
-        return _by_torch(args, options, extras or out_dtype is not None, return_stats)
+        return _by_torch(args, options, extras, return_stats)
     try:
         return _fused(args, options, inplace_backward, return_stats)
     except RuntimeError as error:
@@ -289,7 +305,7 @@ def _fused(args: tuple, options: _Options, inplace_backward: bool, return_stats:
     input, target = args[0], args[1]
     needs_grad = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
     if not needs_grad:
-        loss, _, _, lse, predicted = _run(None, args, options, (False, False), return_stats)
+        loss, _, _, lse, predicted = _run(args, options, (False, False), return_stats)
     elif inplace_backward and not torch.compiler.is_compiling():
         _check_in_place(input, target, options)
         loss, lse, predicted, _ = _CrossEntropyInPlace.apply(*args, options, return_stats)
@@ -333,7 +349,7 @@ def _by_torch(args: tuple, o: _Options, extras: bool, return_stats: bool) -> Any
         )  # fmt: skip
         note_fallback("nn.functional.cross_entropy", input)
         return loss
-    loss = _composite(*args, o)
+    loss = _composite(input, target, weight, args[3], args[4], o)
     note_fallback("nn.functional.cross_entropy", input)
     if not return_stats:
         return loss

@@ -9,7 +9,15 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._support import CLASS_INDEX, FLOATING, REDUCTIONS, autocast_dtype, note_fallback, plain, resolve_reduction
+from fused_ml.nn._support import (
+    CLASS_INDEX,
+    FLOATING,
+    REDUCTIONS,
+    autocast_dtype,
+    note_fallback,
+    plain,
+    resolve_reduction,
+)
 
 _op = torch.ops.fused_ml.nll_loss.default
 _backward = torch.ops.fused_ml.nll_loss_backward.default
@@ -31,7 +39,9 @@ class _NLLLoss(Function):
             loss = TF.nll_loss(input, target.long(), weight, ignore_index=ignore_index, reduction=reduction)
             (grad,) = torch.autograd.grad(loss, input, upstream.reshape(loss.shape), create_graph=True)
             return grad, None, None, None, None
-        grad = _backward(upstream.reshape(-1) if total is None else upstream, input, target, weight, ignore_index, total)
+        grad = _backward(
+            upstream.reshape(-1) if total is None else upstream, input, target, weight, ignore_index, total
+        )
         return grad, None, None, None, None
 
 
@@ -61,11 +71,12 @@ def nll_loss(
 ) -> Tensor:
     r"""Negative log likelihood: :func:`torch.nn.functional.nll_loss`.
 
-    :math:`-w_y x_y` for each row of log-probabilities :math:`x` and target class :math:`y`; the gradient is zero elsewhere.
+    :math:`-w_y x_y` for each row of log-probabilities :math:`x` and target class :math:`y`; the gradient is zero
+    elsewhere.
 
     Args:
-        input: log-probabilities, :math:`(C)`, :math:`(N, C)` or :math:`(N, C, d_1, ..., d_K)`; float32, float64, bfloat16
-            or float16.
+        input: log-probabilities, :math:`(C)`, :math:`(N, C)` or :math:`(N, C, d_1, ..., d_K)`; float32, float64,
+            bfloat16 or float16.
         target: class indices (uint8, int32, int64), the input's shape without the class dimension.
         weight: a weight for each class, :math:`(C)`, of the input's dtype.
         size_average, reduce: torch's legacy arguments.

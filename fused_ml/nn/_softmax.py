@@ -148,7 +148,8 @@ def log_softmax(
 ) -> Tensor:
     r"""Logarithm of softmax along a dimension: :func:`torch.nn.functional.log_softmax`.
 
-    :math:`y_j = (x_j - m) - \log \sum_k e^{x_k - m}`; the largest element's is ``-log1p(others)``, exact to the last bits.
+    :math:`y_j = (x_j - m) - \log \sum_k e^{x_k - m}`; the largest element's is ``-log1p(others)``, exact to
+    the last bits.
 
     Args:
         input: any shape; float32, float64, bfloat16 or float16. Other dtypes go to torch.

@@ -13,7 +13,8 @@ from fused_ml.nn._logsigmoid import logsigmoid
 from fused_ml.nn._nll_loss import nll_loss
 from fused_ml.nn._softmax import log_softmax, softmax, softmin
 
-FUSED = (
+__all__ = [
+    "CrossEntropyStats",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "log_softmax",
@@ -21,8 +22,8 @@ FUSED = (
     "nll_loss",
     "softmax",
     "softmin",
-)
-__all__ = [*FUSED, "CrossEntropyStats"]  # noqa: PLE0604
+]
+FUSED = tuple(name for name in __all__ if name != "CrossEntropyStats")
 
 
 def __getattr__(name: str) -> Any:

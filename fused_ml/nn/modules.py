@@ -7,14 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import fused_ml.nn.functional as F
+from fused_ml.nn._binary_cross_entropy import binary_cross_entropy_with_logits
+from fused_ml.nn._cross_entropy import cross_entropy
+from fused_ml.nn._logsigmoid import logsigmoid
+from fused_ml.nn._nll_loss import nll_loss
+from fused_ml.nn._softmax import log_softmax, softmax, softmin
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
     """:class:`torch.nn.CrossEntropyLoss` on :func:`fused_ml.nn.functional.cross_entropy`.
 
     Takes torch's arguments, and as keywords the function's: ``z_loss``, ``softcap``, ``out_dtype``,
-    ``inplace_backward``, ``return_stats``. ``sample_weight`` and ``normalizer`` belong to a batch: pass them to the call.
+    ``inplace_backward``, ``return_stats``. ``sample_weight`` and ``normalizer`` belong to a batch: pass them to the
+    call.
 
     >>> loss = CrossEntropyLoss(label_smoothing=0.1)
     >>> loss(torch.randn(8, 5), torch.randint(5, (8,))).shape
@@ -42,7 +47,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Any:  # fmt: skip
-        return F.cross_entropy(
+        return cross_entropy(
             input,
             target,
             self.weight,
@@ -63,7 +68,7 @@ class NLLLoss(torch.nn.NLLLoss):
     """:class:`torch.nn.NLLLoss` on :func:`fused_ml.nn.functional.nll_loss`."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
+        return nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
 class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
@@ -93,7 +98,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         self.ignore_index = ignore_index
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        return F.binary_cross_entropy_with_logits(
+        return binary_cross_entropy_with_logits(
             input,
             target,
             self.weight,
@@ -110,25 +115,25 @@ class Softmax(torch.nn.Softmax):
     """:class:`torch.nn.Softmax` on :func:`fused_ml.nn.functional.softmax`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.softmax(input, self.dim, _stacklevel=5)
+        return softmax(input, self.dim, _stacklevel=5)
 
 
 class Softmin(torch.nn.Softmin):
     """:class:`torch.nn.Softmin` on :func:`fused_ml.nn.functional.softmin`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.softmin(input, self.dim, _stacklevel=5)
+        return softmin(input, self.dim, _stacklevel=5)
 
 
 class LogSoftmax(torch.nn.LogSoftmax):
     """:class:`torch.nn.LogSoftmax` on :func:`fused_ml.nn.functional.log_softmax`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.log_softmax(input, self.dim, _stacklevel=5)
+        return log_softmax(input, self.dim, _stacklevel=5)
 
 
 class LogSigmoid(torch.nn.LogSigmoid):
     """:class:`torch.nn.LogSigmoid` on :func:`fused_ml.nn.functional.logsigmoid`."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return F.logsigmoid(input)
+        return logsigmoid(input)

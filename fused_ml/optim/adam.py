@@ -87,9 +87,7 @@ class Adam(FusedStep, torch.optim.Adam):
             wide = torch.get_default_dtype() is torch.float64 and not group["fused"]
             fresh["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device="cpu")
             for name in names:
-                fresh[name] = torch.zeros_like(
-                    param, memory_format=torch.preserve_format, requires_grad=False
-                )
+                fresh[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
             state = fresh
         if any(not isinstance(state.get(name), Tensor) for name in ("step", *names)):
             return None  # torch's step says what is missing
