@@ -162,16 +162,46 @@ class ColumnLoop {
     return loss;
   }
 
+  // chosen_at for a tile, a field at a time: the loops have no branches.
   void choose(const Tile& tile, State& s) const {
     for (int64_t l = 0; l < tile.lanes; ++l) {
-      const Chosen<A> c =
-          l < tile.rows ? chosen_at<A>(a, tile.row + l) : Chosen<A>{-1, false, A(0), A(0), A(0)};
-      s.own_class[l] = static_cast<int32_t>(c.own);
-      s.own_weight[l] = c.weight;
-      s.loss_scale[l] = c.loss_scale;
-      s.gradient_scale[l] = c.gradient_scale;
-      s.keep[l] = c.keep;
+      s.own_class[l] = -1;
+      s.keep[l] = l < tile.rows;
+      s.own_weight[l] = A(1);
+      s.loss_scale[l] = A(1);
+      s.gradient_scale[l] = static_cast<A>(a.gradient_scale);
     }
+    if (a.target) {
+      if (a.target_bytes == 8) read_targets(static_cast<const int64_t*>(a.target), tile, s);
+      if (a.target_bytes == 4) read_targets(static_cast<const int32_t*>(a.target), tile, s);
+      if (a.target_bytes == 1) read_targets(static_cast<const uint8_t*>(a.target), tile, s);
+    }
+    const A* by_class = static_cast<const A*>(a.class_weight);
+    const A* by_row = static_cast<const A*>(a.row_weight);
+    const A* gradient = static_cast<const A*>(a.row_gradient);
+    for (int64_t l = 0; a.target && by_class && l < tile.rows; ++l) {
+      if (s.keep[l]) s.own_weight[l] = by_class[s.own_class[l]];
+    }
+    for (int64_t l = 0; by_row && l < tile.rows; ++l) s.loss_scale[l] = by_row[tile.row + l];
+    for (int64_t l = 0; gradient && l < tile.rows; ++l) s.gradient_scale[l] *= gradient[tile.row + l];
+    for (int64_t l = 0; by_row && l < tile.rows; ++l) s.gradient_scale[l] *= s.loss_scale[l];
+  }
+
+  template <class Index>
+  void read_targets(const Index* targets, const Tile& tile, State& s) const {
+    const uint64_t classes = static_cast<uint64_t>(a.classes);
+    const int64_t ignore = a.ignore_index;
+    int bad = 0;
+    for (int64_t l = 0; l < tile.rows; ++l) {
+      const int64_t own = static_cast<int64_t>(targets[tile.row + l]);
+      const bool counts = own != ignore;
+      const bool inside = static_cast<uint64_t>(own) < classes;
+      s.own_class[l] = counts & inside ? static_cast<int32_t>(own) : -1;
+      s.keep[l] = counts & inside;
+      bad |= static_cast<int>(counts & !inside);
+    }
+    if (!bad) return;
+    for (int64_t l = 0; l < tile.rows; ++l) chosen_at<A>(a, tile.row + l);  // notes which one
   }
 
   void find_peaks(const Tile& tile, State& s) const {
@@ -290,7 +320,7 @@ class ColumnLoop {
       sums.own_side_weight = s.own_side_weight[l];
       sums.gradient_scale = s.gradient_scale[l];
       const RowResult<double> result = formula.finish(sums);
-      s.loss[l] = static_cast<A>(s.keep[l] ? result.loss * s.loss_scale[l] : 0.0);
+      s.loss[l] = static_cast<A>(result.loss * s.loss_scale[l]);
       s.lse[l] = static_cast<A>(result.lse);
       s.scale[l] = static_cast<A>(result.scale);
       s.offset[l] = static_cast<A>(result.offset);
@@ -298,7 +328,10 @@ class ColumnLoop {
       s.own_out[l] = static_cast<A>(result.own);
     }
     double sum = 0;
-    for (int64_t l = 0; l < rows; ++l) sum += s.loss[l];
+    for (int64_t l = 0; l < rows; ++l) {
+      if (!s.keep[l]) s.loss[l] = A(0);
+      sum += s.loss[l];
+    }
     if (a.loss) memcpy(static_cast<A*>(a.loss) + row, s.loss, rows * sizeof(A));
     if (a.lse) memcpy(static_cast<A*>(a.lse) + row, s.lse, rows * sizeof(A));
     if (a.predicted) {

@@ -257,7 +257,7 @@ FUSED_ML_INLINE A log(A x) {
   const A usual =
       log_normal(lifted, A(0)) - select(tiny, K::denormal_lift_log2 * A(0.693147180559945309), A(0));
   const A special = select(x == A(0), -K::infinity, select(x < A(0), -(K::infinity - K::infinity), x));
-  return select(x > A(0) && x < K::infinity, usual, special);
+  return select((x > A(0)) & (x < K::infinity), usual, special);
 }
 
 // log(1 + u) for any u: exact to the last bits for small u. <= 1 ulp.
@@ -269,7 +269,7 @@ FUSED_ML_INLINE A log1p(A u) {
   const A lost = select(u > A(1), A(1) - (w - u), u - (w - A(1)));
   const A usual = log_normal(w, lost);
   const A special = select(u == A(-1), -K::infinity, select(u < A(-1), -(K::infinity - K::infinity), u));
-  return select(u > A(-1) && u < K::infinity, usual, special);
+  return select((u > A(-1)) & (u < K::infinity), usual, special);
 }
 
 // exp(x) for x <= 0: without the guards of the other side.
