@@ -1,8 +1,9 @@
 // Columns: lanes are rows. A tile of up to kLanes rows is reduced class by class, every lane keeping its own
 // state.
 //
-// A tile lies in memory as [classes, lanes] already (class dimension not last: unit stride between rows), or
-// is gathered into that shape from any strides, rows of few classes above all, and scattered back.
+// A tile is gathered into [classes, lanes] from any strides: of a class dimension that is not last, or of
+// rows of few classes. The outputs are written where they lie if their rows are next to each other, else
+// scattered back.
 #pragma once
 
 namespace FUSED_ML_NAMESPACE {
@@ -29,9 +30,11 @@ class ColumnLoop {
   // A tile's operands, [classes, lanes], each with its step from class to class.
   struct Tile {
     const A *x, *y;
-    A *out, *out2, *terms;
-    int64_t x_step, y_step, out_step, out2_step, terms_step;
-    int64_t row, rows, lanes;  // lanes: rows and padding
+    A *terms, *out, *out2;
+    int64_t step;                 // from class to class: of x, y and terms,
+    int64_t out_step, out2_step;  // and of the outputs
+    int64_t row, rows;
+    int64_t lanes, out_lanes;  // rows and padding
   };
 
  public:
@@ -67,28 +70,25 @@ class ColumnLoop {
     t.row = along_inner ? index / tiles_per_outer * a.inner + index % tiles_per_outer * width : index * width;
     const int64_t left = along_inner ? a.inner - index % tiles_per_outer * width : a.rows - t.row;
     t.rows = left < width ? left : width;
-    const bool in_memory = along_inner && a.type == arithmetic_dtype<A>;
+    t.lanes = divide_up(t.rows, kLaneStep) * kLaneStep;
     const bool out_in_memory = along_inner && a.out_type == arithmetic_dtype<A>;
-    t.lanes = in_memory || out_in_memory ? t.rows : divide_up(t.rows, kLaneStep) * kLaneStep;
+    t.out_lanes = out_in_memory ? t.rows : t.lanes;
     const int64_t size = width * a.classes;
-    fetch(a.x, t, in_memory, memory, t.x, t.x_step);
-    if (F::kTwoInputs) fetch(a.y, t, in_memory, memory + size, t.y, t.y_step);
-    place(a.out, t, out_in_memory, memory + 2 * size, t.out, t.out_step);
-    place(a.out2, t, out_in_memory, memory + 3 * size, t.out2, t.out2_step);
-    const bool terms_in_output = t.out && !(a.in_place && out_in_memory && F::kMapReadsInput);
-    t.terms = terms_in_output ? t.out : memory + 4 * size;
-    t.terms_step = terms_in_output ? t.out_step : width;
+    t.step = width;
+    t.x = gather(a.x, t, memory);
+    if (F::kTwoInputs) t.y = gather(a.y, t, memory + size);
+    t.terms = memory + 2 * size;
+    place(a.out, out_in_memory, t, memory + 3 * size, t.out, t.out_step);
+    place(a.out2, out_in_memory, t, memory + 4 * size, t.out2, t.out2_step);
     const double loss = reduce_and_map(t, s);
     put(a.out, t, out_in_memory, s, t.out, t.out_step);
     put(a.out2, t, out_in_memory, s, t.out2, t.out2_step);
     return loss;
   }
 
-  // An input tile: where it lies, or gathered.
-  void fetch(const Stream& s, const Tile& t, bool in_memory, A* buffer, const A*& tile, int64_t& step) const {
-    tile = in_memory ? reinterpret_cast<const A*>(element(s, a.type, a.inner, t.row)) : buffer;
-    step = in_memory ? s.by_class : width;
-    if (in_memory) return;
+  // An input tile, in scratch even where it lies in memory as [classes, lanes]: there the classes are often a
+  // power of two apart, and the rows of a tile would push each other out of the cache.
+  const A* gather(const Stream& s, const Tile& t, A* buffer) const {
     const int64_t classes = a.classes, pitch = width;
     if (along_inner) {
       with_type<A>(a.type, element(s, a.type, a.inner, t.row), [&](auto* p) {
@@ -104,10 +104,11 @@ class ColumnLoop {
     for (int64_t c = 0; c < classes; ++c) {
       for (int64_t l = t.rows; l < t.lanes; ++l) buffer[c * pitch + l] = A(0);
     }
+    return buffer;
   }
 
   // Where an output tile is computed.
-  void place(const Stream& s, const Tile& t, bool in_memory, A* buffer, A*& tile, int64_t& step) const {
+  void place(const Stream& s, bool in_memory, const Tile& t, A* buffer, A*& tile, int64_t& step) const {
     if (!s.data) return;
     tile =
         in_memory ? reinterpret_cast<A*>(const_cast<char*>(element(s, a.out_type, a.inner, t.row))) : buffer;
@@ -214,7 +215,7 @@ class ColumnLoop {
       int32_t* __restrict where = s.peak_class;
       for (int64_t l = 0; l < lanes; ++l) where[l] = 0;
       for (int64_t c = 0; c < a.classes; ++c) {
-        const A* x = tile.x + c * tile.x_step;
+        const A* x = tile.x + c * tile.step;
         const int32_t here = static_cast<int32_t>(c);
 #pragma GCC ivdep
         for (int64_t l = 0; l < lanes; ++l) {
@@ -227,7 +228,7 @@ class ColumnLoop {
       }
     } else {
       for (int64_t c = 0; c < a.classes; ++c) {
-        const A* x = tile.x + c * tile.x_step;
+        const A* x = tile.x + c * tile.step;
 #pragma GCC ivdep
         for (int64_t l = 0; l < lanes; ++l) peak[l] = maximum(peak[l], formula.key(x[l]));
       }
@@ -250,9 +251,9 @@ class ColumnLoop {
       const A* w = static_cast<const A*>(a.class_weight);
       for (int64_t l = 0; l < lanes; ++l) {
         const int64_t c = s.own_class[l] < 0 ? 0 : s.own_class[l];
-        s.own_input[l] = tile.x[c * tile.x_step + l];
+        s.own_input[l] = tile.x[c * tile.step + l];
         if constexpr (F::kSide) {
-          s.own_side_weight[l] = formula.weigh(w[c], F::kTwoInputs ? tile.y[c * tile.y_step + l] : A(0));
+          s.own_side_weight[l] = formula.weigh(w[c], F::kTwoInputs ? tile.y[c * tile.step + l] : A(0));
         }
       }
 #pragma GCC ivdep
@@ -280,8 +281,8 @@ class ColumnLoop {
     const A* w = static_cast<const A*>(a.class_weight);
     const bool keep_terms = F::kKeepTerms && tile.out;
     for (int64_t c = 0; c < a.classes; ++c) {
-      const A* x = tile.x + c * tile.x_step;
-      const A* y = F::kTwoInputs ? tile.y + c * tile.y_step : nullptr;
+      const A* x = tile.x + c * tile.step;
+      const A* y = F::kTwoInputs ? tile.y + c * tile.step : nullptr;
       const int32_t here = static_cast<int32_t>(c);
       if constexpr (F::kSide) {
         const A weight = w[c];
@@ -292,7 +293,7 @@ class ColumnLoop {
           side_weight[l] += F::kOwn == Own::peak && own_class[l] == here ? A(0) : u;
         }
       }
-      A* terms = keep_terms ? tile.terms + c * tile.terms_step : tile.terms;
+      A* terms = keep_terms ? tile.terms + c * tile.step : tile.terms;
 #pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const Parts<A> term = formula.term(reference.get(l), x[l], F::kTwoInputs ? y[l] : A(0));
@@ -342,12 +343,12 @@ class ColumnLoop {
 
   void map(const Tile& tile, const State& s) const {
     const F formula = f;
-    const int64_t lanes = tile.lanes;
+    const int64_t lanes = tile.out_lanes;
     const A* w = static_cast<const A*>(a.class_weight);
     for (int64_t c = 0; c < a.classes; ++c) {
-      const A* x = tile.x + c * tile.x_step;
-      const A* y = F::kTwoInputs ? tile.y + c * tile.y_step : nullptr;
-      const A* terms = tile.terms + c * tile.terms_step;
+      const A* x = tile.x + c * tile.step;
+      const A* y = F::kTwoInputs ? tile.y + c * tile.step : nullptr;
+      const A* terms = tile.terms + c * tile.step;
       A* out = tile.out + c * tile.out_step;
       const A weight = F::kSide ? w[c] : A(0);
 #pragma GCC ivdep
@@ -366,11 +367,11 @@ class ColumnLoop {
 
   void map_second(const Tile& tile, const State& s) const {
     const F formula = f;
-    const int64_t lanes = tile.lanes;
+    const int64_t lanes = tile.out_lanes;
     const A* w = static_cast<const A*>(a.class_weight);
     for (int64_t c = 0; c < a.classes; ++c) {
-      const A* x = tile.x + c * tile.x_step;
-      const A* y = tile.y + c * tile.y_step;
+      const A* x = tile.x + c * tile.step;
+      const A* y = tile.y + c * tile.step;
       A* out = tile.out2 + c * tile.out2_step;
       const A weight = w[c];
 #pragma GCC ivdep
