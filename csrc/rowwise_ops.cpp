@@ -130,14 +130,14 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   a.bad_row = &bad_row;
   Tensor row_losses = nothing(x);
   if (call.reduction == kNone) {
-    row_losses = torch::stable::new_empty(x, {rows}, arithmetic);
+    row_losses = new_vector(x, rows, arithmetic);
     a.loss = row_losses.mutable_data_ptr();
   } else {
     a.loss_sum = &sum;
   }
   if (call.stats) {
-    outputs.lse = torch::stable::new_empty(x, {rows}, arithmetic);
-    outputs.predicted = torch::stable::new_empty(x, {rows}, ScalarType::Long);
+    outputs.lse = new_vector(x, rows, arithmetic);
+    outputs.predicted = new_vector(x, rows, ScalarType::Long);
     a.lse = outputs.lse.mutable_data_ptr();
     a.predicted = outputs.predicted.mutable_data_ptr<int64_t>();
   }
@@ -277,7 +277,7 @@ std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target,
   double sum = 0;
   Tensor losses = nothing(input);
   if (reduction == kNone) {
-    losses = torch::stable::new_empty(input, {a.rows}, arithmetic);
+    losses = new_vector(input, a.rows, arithmetic);
     a.loss = losses.mutable_data_ptr();
   } else {
     a.loss_sum = &sum;

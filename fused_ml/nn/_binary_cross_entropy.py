@@ -13,6 +13,7 @@ from fused_ml.nn import _originals as TF
 from fused_ml.nn._support import (
     FLOATING,
     REDUCTIONS,
+    applier,
     autocast_dtype,
     note_fallback,
     plain,
@@ -91,6 +92,9 @@ class _BinaryCrossEntropyWithLogits(Function):
             grad_input = scale_gradient(grad_input, upstream) if needs[0] else None
             grad_target = scale_gradient(grad_target, upstream) if needs[1] else None
         return (grad_input if needs[0] else None, grad_target if needs[1] else None, *(None,) * 4)
+
+
+_apply = applier(_BinaryCrossEntropyWithLogits)
 
 
 def _same_arithmetic(input: Tensor, *others: Tensor | None) -> bool:
@@ -201,5 +205,5 @@ def binary_cross_entropy_with_logits(
     shape = input.shape
     args = (input, target, _expanded(weight, shape), _expanded(pos_weight, shape), normalizer)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
-        return _BinaryCrossEntropyWithLogits.apply(*args, options)
+        return _apply(*args, options)
     return _run(args, options, True, (False, False))[0]

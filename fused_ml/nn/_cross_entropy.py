@@ -13,6 +13,7 @@ from fused_ml.nn._support import (
     CLASS_INDEX,
     FLOATING,
     REDUCTIONS,
+    applier,
     autocast_dtype,
     note_fallback,
     plain,
@@ -97,20 +98,18 @@ class _CrossEntropy(Function):
 
     @staticmethod
     def forward(ctx, input, target, weight, sample_weight, normalizer, options, stats):
-        ctx.set_materialize_grads(False)
         ctx.options = options
         inputs = (input, target, weight, sample_weight, normalizer)
-        now = options.reduction != "none"
-        grads = (now and ctx.needs_input_grad[0], now and ctx.needs_input_grad[1])
+        grads = ctx.needs_input_grad[:2] if options.reduction != "none" else (False, False)
         loss, grad_input, grad_target, lse, predicted = _run(inputs, options, grads, stats)
         ctx.save_for_backward(*inputs, grad_input if grads[0] else None, grad_target if grads[1] else None)
+        if not stats:
+            return loss
         ctx.mark_non_differentiable(lse, predicted)
         return loss, lse, predicted
 
     @staticmethod
     def backward(ctx, upstream, *_):
-        if upstream is None:
-            return (None,) * 7
         *inputs, grad_input, grad_target = ctx.saved_tensors
         needs = ctx.needs_input_grad
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
@@ -121,7 +120,10 @@ class _CrossEntropy(Function):
         else:
             grad_input = scale_gradient(grad_input, upstream) if needs[0] else None
             grad_target = scale_gradient(grad_target, upstream) if needs[1] else None
-        return (grad_input if needs[0] else None, grad_target if needs[1] else None, *(None,) * 5)
+        return grad_input if needs[0] else None, grad_target if needs[1] else None, None, None, None, None, None
+
+
+_apply = applier(_CrossEntropy)
 
 
 def _differentiable_backward(inputs: list, needs: tuple, options: _Options, upstream: Tensor) -> tuple:
@@ -309,9 +311,11 @@ def _fused(args: tuple, options: _Options, inplace_backward: bool, return_stats:
     elif inplace_backward and not torch.compiler.is_compiling():
         _check_in_place(input, target, options)
         loss, lse, predicted, _ = _CrossEntropyInPlace.apply(*args, options, return_stats)
+    elif return_stats:
+        loss, lse, predicted = _apply(*args, options, True)
     else:
-        loss, lse, predicted = _CrossEntropy.apply(*args, options, return_stats)
-    if options.reduction == "none":
+        loss = _apply(*args, options, False)
+    if options.reduction == "none" and input.dim() != 2:
         loss = loss.reshape(input.shape[:1] + input.shape[2:] if input.dim() > 1 else ())
     return (loss, _stats(input, target, options, lse, predicted)) if return_stats else loss
 

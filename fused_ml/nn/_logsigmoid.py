@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._support import FLOATING, note_fallback, plain
+from fused_ml.nn._support import FLOATING, applier, note_fallback, plain
 
 _op = torch.ops.fused_ml.logsigmoid.default
 _backward = torch.ops.fused_ml.logsigmoid_backward.default
@@ -25,6 +25,9 @@ class _LogSigmoid(Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return grad * torch.sigmoid(-input)
         return _backward(grad, input)
+
+
+_apply = applier(_LogSigmoid)
 
 
 def logsigmoid(input: Tensor) -> Tensor:
@@ -51,5 +54,5 @@ def logsigmoid(input: Tensor) -> Tensor:
         note_fallback("nn.functional.logsigmoid", input)
         return result
     if torch.is_grad_enabled() and input.requires_grad:
-        return _LogSigmoid.apply(input)
+        return _apply(input)
     return _op(input, input.dtype)

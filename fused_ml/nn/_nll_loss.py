@@ -13,6 +13,7 @@ from fused_ml.nn._support import (
     CLASS_INDEX,
     FLOATING,
     REDUCTIONS,
+    applier,
     autocast_dtype,
     note_fallback,
     plain,
@@ -43,6 +44,9 @@ class _NLLLoss(Function):
             upstream.reshape(-1) if total is None else upstream, input, target, weight, ignore_index, total
         )
         return grad, None, None, None, None
+
+
+_apply = applier(_NLLLoss)
 
 
 def _fusable(input: Any, target: Any, weight: Any, reduction: str) -> bool:
@@ -105,7 +109,7 @@ def nll_loss(
         weight = weight if weight is None else weight.to(dtype)
     try:
         if torch.is_grad_enabled() and input.requires_grad:
-            loss = _NLLLoss.apply(input, target, weight, reduction, ignore_index)
+            loss = _apply(input, target, weight, reduction, ignore_index)
         else:
             loss, _ = _op(input, target, weight, REDUCTIONS[reduction], ignore_index)
     except RuntimeError as error:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._support import FLOATING, note_fallback, plain
+from fused_ml.nn._support import FLOATING, applier, note_fallback, plain
 
 _softmax = torch.ops.fused_ml.softmax.default
 _softmax_backward = torch.ops.fused_ml.softmax_backward.default
@@ -35,6 +35,9 @@ class _Softmax(Function):
         return _softmax_backward(grad, output, dim, negate, input_dtype), None, None, None
 
 
+_apply_softmax = applier(_Softmax)
+
+
 class _LogSoftmax(Function):
     @staticmethod
     def forward(ctx, input, dim, dtype):
@@ -50,6 +53,9 @@ class _LogSoftmax(Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return (grad - output.exp() * grad.sum(dim, keepdim=True)).to(input_dtype), None, None
         return _log_softmax_backward(grad, output, dim, input_dtype), None, None
+
+
+_apply_logsoftmax = applier(_LogSoftmax)
 
 
 def _fusable(input: Any, dim: Any, dtype: Any) -> bool:
@@ -139,7 +145,7 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
 def _run_softmax(input: Tensor, dim: int, negate: bool, dtype: torch.dtype | None) -> Tensor:
     input, dtype = _cast(input, dtype)
     if torch.is_grad_enabled() and input.requires_grad:
-        return _Softmax.apply(input, dim, negate, dtype)
+        return _apply_softmax(input, dim, negate, dtype)
     return _softmax(input, dim, negate, dtype)
 
 
@@ -175,5 +181,5 @@ def log_softmax(
         return result
     input, dtype = _cast(input, dtype)
     if torch.is_grad_enabled() and input.requires_grad:
-        return _LogSoftmax.apply(input, dim, dtype)
+        return _apply_logsoftmax(input, dim, dtype)
     return _log_softmax(input, dim, dtype)
