@@ -17,6 +17,7 @@ FLAGS = [
     "-fvisibility=hidden",
     "-Wall",
     "-Wno-unknown-pragmas",
+    "-Wno-psabi",  # vectors are passed between inlined functions only
     *os.environ.get("FUSED_ML_CXXFLAGS", "").split(),
 ]
 TORCH_LIBRARIES = str(Path(cpp.__file__).parents[1] / "lib")

@@ -47,8 +47,10 @@ inline int32_t type_code(ScalarType type) {
   }
 }
 
-// A fresh tensor on the device of `like`. Straight to the allocator: through the dispatcher it costs three times that.
-inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* strides, int64_t dim, ScalarType type) {
+// A fresh tensor on the device of `like`. Straight to the allocator: through the dispatcher it costs three
+// times that.
+inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* strides, int64_t dim,
+                    ScalarType type) {
   int32_t device_type = 0, device_index = 0;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));

@@ -14,6 +14,7 @@
 
 #include "../formulas/rowwise_types.h"
 #include "convert.h"
+#include "transpose.h"
 #include "vector_loops.h"
 
 namespace FUSED_ML_NAMESPACE {

@@ -50,7 +50,8 @@ class ColumnLoop {
     double* losses = static_cast<double*>(thread_scratch(Scratch::call, tiles * sizeof(double)));
     const int64_t grain = divide_up(4 * kTileElements, width * a.classes);
     run_parallel(tiles, grain, [&](int64_t begin, int64_t end) {
-      A* memory = static_cast<A*>(thread_scratch(Scratch::task, 5 * width * a.classes * sizeof(A)));
+      A* memory =
+          static_cast<A*>(thread_scratch(Scratch::task, (5 * width * a.classes + 8 * width) * sizeof(A)));
       State state;
       for (int64_t tile = begin; tile < end; ++tile) {
         losses[tile] = run_tile(tile, state, memory);
@@ -96,7 +97,13 @@ class ColumnLoop {
       });
     } else {
       with_type<A>(a.type, s.data, [&](auto* base) {
-        each_row(s, t, [&](int64_t l, int64_t at) {
+        int64_t done = 0;
+        if constexpr (sizeof(*base) == 4) {
+          if (evenly_spaced(s)) {
+            done = rows_to_tile(base + t.row * s.by_inner, s.by_inner, t.rows, classes, buffer, pitch);
+          }
+        }
+        each_row(s, t, done, [&](int64_t l, int64_t at) {
           for (int64_t c = 0; c < classes; ++c) buffer[c * pitch + l] = load(base + at + c * s.by_class);
         });
       });
@@ -131,17 +138,25 @@ class ColumnLoop {
       return;
     }
     with_type<A>(a.out_type, s.data, [&](auto* base) {
-      each_row(s, t, [&](int64_t l, int64_t at) {
+      int64_t done = 0;
+      if constexpr (sizeof(*base) == 4) {
+        if (evenly_spaced(s)) {
+          done = tile_to_rows(tile, step, t.rows, classes, base + t.row * s.by_inner, s.by_inner);
+        }
+      }
+      each_row(s, t, done, [&](int64_t l, int64_t at) {
         for (int64_t c = 0; c < classes; ++c) store(base + at + c * s.by_class, tile[c * step + l]);
       });
     });
   }
 
-  // Calls body(lane, offset of the row in the stream) for a tile's rows.
+  bool evenly_spaced(const Stream& s) const { return s.by_class == 1 && a.inner == a.rows; }
+
+  // Calls body(lane, offset of the row in the stream) for a tile's rows from `first` on.
   template <class Body>
-  FUSED_ML_INLINE void each_row(const Stream& s, const Tile& t, const Body& body) const {
-    int64_t outer = t.row / a.inner, inner = t.row % a.inner;
-    for (int64_t l = 0; l < t.rows; ++l) {
+  FUSED_ML_INLINE void each_row(const Stream& s, const Tile& t, int64_t first, const Body& body) const {
+    int64_t outer = (t.row + first) / a.inner, inner = (t.row + first) % a.inner;
+    for (int64_t l = first; l < t.rows; ++l) {
       body(l, outer * s.by_outer + inner * s.by_inner);
       if (++inner == a.inner) {
         inner = 0;

@@ -15,11 +15,11 @@
 
 namespace FUSED_ML_NAMESPACE {
 
-// log(others + own) where the largest term is 1, but for a rounding that all terms share: the ratio is free
-// of it.
+// log(others + own) where the largest term is 1 + d, d a rounding that all terms share and that does not
+// count: others / (1 + d) = others (2 - (1 + d)) to d^2.
 template <class R>
 FUSED_ML_INLINE R log_of_total(R others, R own, bool own_is_peak) {
-  return log1p(select(own_is_peak, others / own, others + own - R(1)));
+  return log1p_nonnegative(select(own_is_peak, others * (R(2) - own), others + (own - R(1))));
 }
 
 template <class A>
@@ -55,10 +55,11 @@ struct CrossEntropyPlain {
     RowResult<R> r;
     r.loss = s.own_weight * ((s.peak - s.own_logit) + log_total) + z_term(R(o.z_loss), lse);
     r.lse = lse;
-    r.scale = (s.own_weight + pull) * s.gradient_scale / total;
+    const R share = s.gradient_scale / total;
+    r.scale = (s.own_weight + pull) * share;
     r.offset = R(0);
     r.log_total = log_total;
-    r.own = s.gradient_scale * (pull * s.own - s.own_weight * s.others) / total;
+    r.own = (pull * s.own - s.own_weight * s.others) * share;
     return r;
   }
   FUSED_ML_INLINE A map(A, A, A, A term, const RowCoefficients<A>& c) const { return term * c.scale; }

@@ -272,6 +272,13 @@ FUSED_ML_INLINE A log1p(A u) {
   return select((u > A(-1)) & (u < K::infinity), usual, special);
 }
 
+// log(1 + u) for finite u >= 0, or NaN: without the guards.
+template <class A>
+FUSED_ML_INLINE A log1p_nonnegative(A u) {
+  const A w = A(1) + u;
+  return log_normal(w, select(u > A(1), A(1) - (w - u), u - (w - A(1))));
+}
+
 // exp(x) for x <= 0: without the guards of the other side.
 template <class A>
 FUSED_ML_INLINE A exp_nonpositive(A x) {
