@@ -4,14 +4,16 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 QUICK ?=
-SOURCES := $(shell find csrc -name '*.h' -o -name '*.cpp') setup.py pyproject.toml
+SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' ')' -print) setup.py pyproject.toml
+RAW := $(wildcard csrc/raw/*) raw/_build.py
 TYPED = fused_ml bench examples
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup test test-sanitize demo bench wheel lint format clean
+.PHONY: help setup test test-exhaustive test-sanitize demo bench wheel lint format clean
 
 help:
 	@echo "make test           set up .venv, build, run the tests"
+	@echo "make test-exhaustive  every float32 through every formula at every instruction set"
 	@echo "make test-sanitize  the kernels under ASan and UBSan"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
 	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
@@ -34,10 +36,18 @@ $(VENV)/library-ready: $(VENV)/packages-ready $(SOURCES)
 	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
 	touch $@
 
-setup: $(VENV)/library-ready
+# The formulas and kernels on NumPy arrays, for the tests; no part of the wheel.
+$(VENV)/raw-ready: $(VENV)/library-ready $(RAW)
+	$(BIN)/python -c "import raw"
+	touch $@
+
+setup: $(VENV)/raw-ready
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-exhaustive: setup
+	$(BIN)/python -m pytest tests/test_formulas.py --exhaustive
 
 test-sanitize: setup
 	PYTHON=$(BIN)/python tests/sanitize.sh

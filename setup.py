@@ -43,10 +43,11 @@ cpu = Extension(
     py_limited_api=True,
 )  # fmt: skip
 
-setup(
-    ext_modules=[cpu],
-    cmdclass={
-        "build_ext": cpp.BuildExtension.with_options(no_python_abi_suffix=True),
-        "bdist_wheel": PlatformWheel,
-    },
-)
+if __name__ == "__main__":  # raw/_build.py reads FLAGS
+    setup(
+        ext_modules=[cpu],
+        cmdclass={
+            "build_ext": cpp.BuildExtension.with_options(no_python_abi_suffix=True),
+            "bdist_wheel": PlatformWheel,
+        },
+    )

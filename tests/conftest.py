@@ -1,10 +1,15 @@
 """Options and fixtures shared by all tests."""
 
+import sys
+from pathlib import Path
+
 import hypothesis
 import pytest
 import torch
 
 import fused_ml
+
+sys.path.append(str(Path(__file__).parents[1]))  # for `raw`; last, so that an installed fused_ml comes first
 
 hypothesis.settings.register_profile(
     "fused_ml",
@@ -19,6 +24,7 @@ hypothesis.settings.load_profile("fused_ml")
 
 def pytest_addoption(parser):
     parser.addoption("--device", default="cpu", help="the device that the tables of cases run on")
+    parser.addoption("--exhaustive", action="store_true", help="every float32 through every formula at every level")
 
 
 def pytest_configure(config):

@@ -101,3 +101,10 @@ void* thread_scratch(Scratch slot, size_t bytes) {
 }
 
 }  // namespace fused_ml
+
+// The library's one exported symbol: the kernels of a level, or nullptr where this CPU cannot run them. By it
+// the raw module (csrc/raw) runs the shipped binary's kernels without torch's dispatcher.
+extern "C" __attribute__((visibility("default"))) const fused_ml::Kernels* fused_ml_kernels(int level) {
+  using namespace fused_ml;
+  return level >= 0 && level < kLevels && (cpu_isas_supported() >> level & 1) ? kCompiled[level] : nullptr;
+}

@@ -6,5 +6,5 @@
 #define FUSED_ML_NAMESPACE fused_ml::avx512
 #define FUSED_ML_F16C  // conversions of halves; the pragma does not define __F16C__
 #define FUSED_ML_ISA_NAME "avx512"
-#include "region.h"
+#include FUSED_ML_REGION
 #pragma GCC pop_options

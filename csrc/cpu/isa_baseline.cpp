@@ -3,4 +3,4 @@
 
 #define FUSED_ML_NAMESPACE fused_ml::baseline
 #define FUSED_ML_ISA_NAME "baseline"
-#include "region.h"
+#include FUSED_ML_REGION

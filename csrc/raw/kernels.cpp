@@ -1,0 +1,156 @@
+// The shipped kernels on NumPy arrays. Results go into the caller's arrays, so that a benchmark times the
+// kernel and not the first touch of fresh memory.
+#include <algorithm>
+#include <cmath>
+
+#include "../formulas/adam.h"
+#include "../formulas/sgd.h"
+#include "module.h"
+
+namespace fused_ml::raw {
+
+namespace {
+
+using OptionalArray = std::optional<py::array>;
+
+// bfloat16, which NumPy lacks, is passed as uint16.
+DType dtype_of(const py::array& array) {
+  if (array.dtype().is(py::dtype::of<float>())) return DType::float32;
+  if (array.dtype().is(py::dtype::of<double>())) return DType::float64;
+  if (array.dtype().is(py::dtype::of<uint16_t>())) return DType::bfloat16;
+  if (array.dtype().is(py::dtype("float16"))) return DType::float16;
+  throw py::type_error("expected float32, float64, float16 or, for bfloat16, uint16; got " +
+                       std::string(py::str(array.dtype())));
+}
+
+DType arithmetic(DType type) { return type == DType::float64 ? DType::float64 : DType::float32; }
+
+void check(bool condition, const std::string& expected) {
+  if (!condition) throw py::value_error("expected " + expected);
+}
+
+bool same_shape(const py::array& a, const py::array& b) {
+  return a.ndim() == b.ndim() && std::equal(a.shape(), a.shape() + a.ndim(), b.shape());
+}
+
+void check_like(const py::array& array, const py::array& model, const char* name) {
+  check(same_shape(array, model) && array.flags() & py::array::c_style,
+        std::string(name) + " contiguous and of the input's shape");
+}
+
+Stream rows_of(const py::array& array) { return {array.data(), array.shape(1), 1, array.shape(1)}; }
+
+RowwiseArguments arguments_of(const py::array& x) {
+  check(x.ndim() == 2 && x.flags() & py::array::c_style, "a contiguous input [rows, classes]");
+  RowwiseArguments a{};
+  a.rows = x.shape(0);
+  a.classes = x.shape(1);
+  a.inner = a.rows;
+  a.type = a.out_type = dtype_of(x);
+  a.x = rows_of(x);
+  return a;
+}
+
+void set_out(RowwiseArguments& a, const py::array& x, py::array& out) {
+  check_like(out, x, "an output");
+  a.out_type = dtype_of(out);
+  a.out = rows_of(out);
+  a.out.data = out.mutable_data();
+}
+
+void run(const Kernels& kernels, RowwiseOp op, const RowwiseArguments& a) {
+  py::gil_scoped_release release;
+  kernels.rowwise(op, {}, a);
+}
+
+// logits, gradient: [rows, classes]; target, loss: [rows]
+void cross_entropy(const py::array& logits, const Array<int64_t>& target, OptionalArray loss,
+                   OptionalArray gradient, const std::string& isa) {
+  const Kernels& kernels = kernels_at(isa);
+  RowwiseArguments a = arguments_of(logits);
+  check(target.ndim() == 1 && target.size() == a.rows, "a target for each row");
+  int64_t bad_row = 0;
+  double sum = 0;
+  a.target = target.data();
+  a.target_bytes = sizeof(int64_t);
+  a.ignore_index = -100;
+  a.bad_row = &bad_row;
+  if (loss) {
+    check(loss->ndim() == 1 && loss->size() == a.rows && dtype_of(*loss) == arithmetic(a.type),
+          "a loss for each row, of the arithmetic type");
+    a.loss = loss->mutable_data();
+  } else {
+    a.loss_sum = &sum;
+  }
+  if (gradient) set_out(a, logits, *gradient);
+  run(kernels, RowwiseOp::cross_entropy_plain, a);
+  if (bad_row) throw py::index_error("the target of row " + std::to_string(bad_row - 1) + " is no class");
+}
+
+void log_softmax(const py::array& x, py::array out, const std::string& isa) {
+  RowwiseArguments a = arguments_of(x);
+  set_out(a, x, out);
+  run(kernels_at(isa), RowwiseOp::log_softmax, a);
+}
+
+size_t bytes_of(DType type) { return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2; }
+
+// One tensor's step. operands: parameter, gradient, states; the constants are the formula's members.
+template <class Constants>
+void step(const Kernels& kernels, MultiTensorFormula formula, std::vector<py::array> operands,
+          const Constants& constants) {
+  MultiTensorEntry entry{};
+  for (size_t k = 0; k < operands.size(); ++k) {
+    check_like(operands[k], operands[0], "an operand");
+    check(dtype_of(operands[k]) == dtype_of(operands[k < 2 ? 0 : 2]),
+          "operands of one type, and states of one");
+    entry.operands[k] = operands[k].mutable_data();
+  }
+  entry.numel = operands[0].size();
+  memcpy(entry.constants, &constants, sizeof(constants));
+  const DType type = dtype_of(operands[0]);
+  const int64_t first_granule[] = {0, (entry.numel + kMultiTensorGranule - 1) / kMultiTensorGranule};
+  const DType state_type = operands.size() > 2 ? dtype_of(operands[2]) : type;
+  check(state_type == type || (bytes_of(type) == 2 && state_type == DType::float32),
+        "states of the parameter's type, or of float32 beside a 16-bit one");
+  py::gil_scoped_release release;
+  kernels.multi_tensor_update(formula, {&entry, first_granule, 1, type, state_type, nullptr});
+}
+
+void adam(py::array param, py::array grad, py::array exp_avg, py::array exp_avg_sq, int64_t t,
+          const std::vector<double>& options, const std::string& isa) {
+  check(options.size() * sizeof(double) == sizeof(formulas::AdamOptions), "the options of formulas/adam.h");
+  formulas::AdamOptions o;
+  memcpy(&o, options.data(), sizeof(o));
+  step(kernels_at(isa), MultiTensorFormula::adam, {param, grad, exp_avg, exp_avg_sq},
+       formulas::adam_constants(o, std::pow(o.beta1, t), std::pow(o.beta2, t), 1));
+}
+
+void sgd(py::array param, py::array grad, OptionalArray momentum_buffer, const std::vector<double>& options,
+         const std::string& isa) {
+  check(options.size() * sizeof(double) == sizeof(formulas::SgdOptions), "the options of formulas/sgd.h");
+  formulas::SgdOptions o;
+  memcpy(&o, options.data(), sizeof(o));
+  std::vector<py::array> operands{param, grad};
+  if (momentum_buffer) operands.push_back(*momentum_buffer);
+  step(kernels_at(isa), momentum_buffer ? MultiTensorFormula::sgd_momentum : MultiTensorFormula::sgd,
+       operands, formulas::sgd_constants(o, false, 1));
+}
+
+}  // namespace
+
+void define_kernels(py::module_& m) {
+  m.def("cross_entropy", cross_entropy, "Plain cross entropy by row, and the gradient of its sum.",
+        py::arg("logits"), py::arg("target"), py::arg("loss") = py::none(), py::arg("gradient") = py::none(),
+        py::kw_only(), py::arg("isa"));
+  m.def("log_softmax", log_softmax, "Along the classes.", py::arg("x"), py::arg("out"), py::kw_only(),
+        py::arg("isa"));
+  m.def("adam", adam, "Step t, in place; options in the order of AdamOptions.", py::arg("param"),
+        py::arg("grad"), py::arg("exp_avg"), py::arg("exp_avg_sq"), py::arg("t"), py::arg("options"),
+        py::kw_only(), py::arg("isa"));
+  m.def("sgd", sgd, "A step, in place; options in the order of SgdOptions.", py::arg("param"),
+        py::arg("grad"), py::arg("momentum_buffer") = py::none(), py::arg("options"), py::kw_only(),
+        py::arg("isa"));
+}
+
+}  // namespace fused_ml::raw

@@ -1,0 +1,51 @@
+"""Builds the module from csrc/raw into build/raw: with the library's own flags, and only when a source is newer."""
+
+from __future__ import annotations
+
+import os
+import runpy
+import subprocess
+import sysconfig
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import module_from_spec
+from pathlib import Path
+from types import ModuleType
+
+ROOT = Path(__file__).parents[1]
+MODULE = ROOT / "build" / "raw" / ("_raw" + sysconfig.get_config_var("EXT_SUFFIX"))
+SOURCES = [*(ROOT / "csrc" / "raw").glob("*.cpp"), *(ROOT / "csrc" / "cpu").glob("isa_*.cpp")]
+
+
+def _stale() -> bool:
+    if not MODULE.exists():
+        return True
+    headers = (path for folder in ("raw", "cpu", "formulas") for path in (ROOT / "csrc" / folder).glob("*.h"))
+    read = [*SOURCES, *headers, Path(__file__), ROOT / "setup.py"]
+    return max(path.stat().st_mtime for path in read) > MODULE.stat().st_mtime
+
+
+def build() -> None:
+    """Bring the module up to date."""
+    if not _stale():
+        return
+    import pybind11
+
+    MODULE.parent.mkdir(parents=True, exist_ok=True)
+    fresh = MODULE.with_name(f"{os.getpid()}.so")  # renamed when whole: another process may build at the same time
+    command = [
+        os.environ.get("CXX", "c++"), "-shared", "-fPIC", *runpy.run_path(str(ROOT / "setup.py"))["FLAGS"],
+        '-DFUSED_ML_REGION="../raw/region.h"',
+        *(f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))),
+        *map(str, SOURCES), "-o", str(fresh), "-ldl", "-pthread", *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
+    ]  # fmt: skip
+    subprocess.run(command, check=True)
+    fresh.replace(MODULE)
+
+
+def load() -> ModuleType:
+    """The module, up to date."""
+    build()
+    loader = ExtensionFileLoader("_raw", str(MODULE))
+    module = module_from_spec(ModuleSpec("_raw", loader, origin=str(MODULE)))
+    loader.exec_module(module)
+    return module

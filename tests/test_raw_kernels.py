@@ -1,0 +1,121 @@
+"""The shipped kernels called without torch's dispatcher: near float64, and bit for bit what the operators give."""
+
+import numpy as np
+import pytest
+import references
+import torch
+from compare import assert_near, assert_within_ulps, same_bits
+
+import fused_ml
+
+raw = pytest.importorskip("raw", reason="the raw module needs pybind11", exc_type=ModuleNotFoundError)
+
+LEVELS = ("baseline", "avx2", "avx512")
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+# Few classes (a transpose), many (a row in blocks); tails of every vector.
+SHAPES = ((1, 1), (5, 1), (3, 2), (37, 3), (70, 10), (17, 31), (129, 64), (5, 65), (33, 100), (4, 2049), (2, 5000))
+
+
+@pytest.fixture(params=LEVELS)
+def isa(request):
+    """A level that this CPU has; the operators run on it as well."""
+    if request.param not in fused_ml.cpu_isas_supported():
+        pytest.skip(f"this CPU has no {request.param}")
+    before = fused_ml.cpu_isa()
+    torch.ops.fused_ml.choose_cpu_isa(LEVELS.index(request.param))
+    assert raw.compiled_for(request.param)[1] == fused_ml.cpu_isa() == request.param
+    yield request.param
+    torch.ops.fused_ml.choose_cpu_isa(LEVELS.index(before))
+
+
+@pytest.fixture(params=DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+def dtype(request):
+    return request.param
+
+
+@pytest.fixture(params=SHAPES, ids=lambda shape: f"{shape[0]}x{shape[1]}")
+def logits(request, dtype):
+    return (torch.randn(request.param) * 4).to(dtype)
+
+
+def array(tensor):
+    """The tensor's memory; bfloat16, which NumPy lacks, as uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def arithmetic(dtype):
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def test_cross_entropy(logits, isa):
+    target = torch.randint(logits.shape[1], logits.shape[:1])
+    loss, gradient = torch.empty(len(logits), dtype=arithmetic(logits.dtype)), torch.empty_like(logits)
+    raw.cross_entropy(array(logits), target.numpy(), array(loss), array(gradient), isa=isa)
+
+    upstream = torch.ones(len(logits), dtype=torch.float64)
+    expected = references.cross_entropy(logits, target, upstream, reduction="none")
+    assert_near(loss, expected.loss, expected.loss_magnitude, what="loss")
+    assert_near(gradient, expected.gradient, expected.gradient_magnitude, what="gradient")
+
+    arguments = (logits, target, None, None, None, None)
+    options = (-100, 0.0, 0.0, 0.0, loss.dtype)
+    by_row = torch.ops.fused_ml.cross_entropy(*arguments, 0, *options, False, False, False)
+    summed = torch.ops.fused_ml.cross_entropy(*arguments, 2, *options, True, False, False)
+    assert same_bits(loss, by_row[0])
+    assert same_bits(gradient, summed[1])
+
+
+def test_confident_rows(isa):
+    """Within an ulp or two where the own class is nearly certain."""
+    logits = torch.zeros(40, 100)
+    logits[:, 7] = torch.linspace(0, 30, 40)
+    target = torch.full((40,), 7)
+    loss, gradient = torch.empty(40), torch.empty_like(logits)
+    raw.cross_entropy(array(logits), target.numpy(), array(loss), array(gradient), isa=isa)
+    others = 99 * torch.exp(-logits[:, 7].double())
+    assert_within_ulps(loss, torch.log1p(others), 1.0, "loss")
+    assert_within_ulps(gradient[:, 7], -others / (1 + others), 1.0, "own gradient")
+
+
+def test_log_softmax(logits, isa):
+    out = torch.empty_like(logits)
+    raw.log_softmax(array(logits), array(out), isa=isa)
+    value, _, magnitude, _ = references.log_softmax(logits, 1, torch.zeros_like(logits))
+    assert_near(out, value, magnitude, what="log_softmax")
+    assert same_bits(out, torch.ops.fused_ml.log_softmax(logits, 1, logits.dtype))
+
+
+@pytest.mark.parametrize("numel", [1, 7, 255, 256, 4099, 70_001])
+def test_adam(numel, dtype, isa):
+    ours = [torch.randn(numel).to(dtype), torch.randn(numel).to(dtype), *torch.rand(2, numel).to(dtype)]
+    theirs = [t.clone() for t in ours]
+    options = [1e-2, 0.9, 0.99, 1e-8, 0.1, 1.0, 0.0]
+    raw.adam(*map(array, ours), 4, options, isa=isa)
+    param, grad, exp_avg, exp_avg_sq = ([t] for t in theirs)
+    torch.ops.fused_ml.adam_(param, grad, exp_avg, exp_avg_sq, [], [torch.tensor(3.0)], options, 1.0)
+    assert all(map(same_bits, ours, theirs))
+
+
+@pytest.mark.parametrize("momentum", [False, True])
+@pytest.mark.parametrize("numel", [1, 7, 255, 256, 4099, 70_001])
+def test_sgd(numel, momentum, dtype, isa):
+    ours = [torch.randn(numel).to(dtype) for _ in range(2 + momentum)]
+    theirs = [t.clone() for t in ours]
+    options = [1e-2, 0.9 * momentum, 0.1, 0.05, 0.0, 0.0]
+    raw.sgd(*map(array, ours), options=options, isa=isa)
+    torch.ops.fused_ml.sgd_(theirs[:1], theirs[1:2], theirs[2:], options, False, 1.0)
+    assert all(map(same_bits, ours, theirs))
+
+
+def test_what_does_not_fit_is_refused(isa):
+    x, target = np.zeros((4, 5), np.float32), np.zeros(4, np.int64)
+    with pytest.raises(IndexError, match="row 2"):
+        raw.cross_entropy(x, np.array([0, 4, 5, 0]), isa=isa)
+    with pytest.raises(ValueError, match="contiguous"):
+        raw.log_softmax(x[:, ::2], x[:, ::2].copy(), isa=isa)
+    with pytest.raises(ValueError, match="of the input's shape"):
+        raw.cross_entropy(x, target, None, np.zeros((5, 4), np.float32), isa=isa)
+    with pytest.raises(TypeError, match="int32"):
+        raw.log_softmax(x.astype(np.int32), x, isa=isa)
+    with pytest.raises(ValueError, match="sse9"):
+        raw.log_softmax(x, x.copy(), isa="sse9")
