@@ -64,15 +64,16 @@ class RowLoop {
   }
   // Where memory is asked for ahead of its use, and bytes an element there.
   struct Ahead {
-    const char *read, *write;
+    const char *x, *y, *out;
     int64_t read_bytes, write_bytes;
   };
   Ahead ahead_of(int64_t row, int64_t block, int64_t count) const {
     const int64_t read_bytes = bytes_of(a.type), write_bytes = bytes_of(a.out_type);
-    const char* x = element(a.x, a.type, a.inner, row) + (block * kClassBlock + count) * read_bytes;
-    if (!a.out.data) return {x, x, read_bytes, 0};
-    const char* out = element(a.out, a.out_type, a.inner, row) + block * kClassBlock * write_bytes;
-    return {x, out, read_bytes, write_bytes};
+    const int64_t begin = block * kClassBlock;
+    const char* x = element(a.x, a.type, a.inner, row) + (begin + count) * read_bytes;
+    const char* y = F::kTwoInputs ? element(a.y, a.type, a.inner, row) + (begin + count) * read_bytes : x;
+    if (!a.out.data) return {x, y, x, read_bytes, 0};
+    return {x, y, element(a.out, a.out_type, a.inner, row) + begin * write_bytes, read_bytes, write_bytes};
   }
   int64_t size_of(int64_t block) const {
     const int64_t left = a.classes - block * kClassBlock;
@@ -185,8 +186,9 @@ class RowLoop {
     for (int64_t j = 0; j < count; j += kStep) {
       const int64_t special = left_out >= j && left_out < whole ? left_out / kStep * kStep : whole;
       for (; j < special; j += kStep) {
-        __builtin_prefetch(ahead.read + j * ahead.read_bytes);
-        __builtin_prefetch(ahead.write + j * ahead.write_bytes, 1);
+        __builtin_prefetch(ahead.x + j * ahead.read_bytes);
+        if (F::kTwoInputs) __builtin_prefetch(ahead.y + j * ahead.read_bytes);
+        __builtin_prefetch(ahead.out + j * ahead.write_bytes, 1);
         FUSED_ML_LANES
         for (int l = 0; l < kStep; ++l) {
           const Parts<A> term = formula.term(reference, x[j + l], F::kTwoInputs ? y[j + l] : A(0), true);

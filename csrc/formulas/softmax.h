@@ -78,7 +78,9 @@ template <class A>
 struct LogSoftmaxBackward : SoftmaxBackward<A> {
   using Reference = NoReference;
   FUSED_ML_INLINE Parts<A> term(const Reference&, A g, A, bool) const { return {g, A(0)}; }
-  FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const { return g - exp(y) * c.offset; }
+  FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const {
+    return g - exp_nonpositive(y) * c.offset;
+  }
 };
 
 }  // namespace FUSED_ML_NAMESPACE
