@@ -23,7 +23,7 @@ help:
 # Each stamp is newer than what it was made from: the second run is quick.
 $(VENV)/python-ready:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -q --upgrade "setuptools>=70" wheel
+	$(BIN)/pip install -q --upgrade "setuptools>=70.1" wheel
 	touch $@
 
 $(VENV)/packages-ready: $(VENV)/python-ready requirements-dev.txt

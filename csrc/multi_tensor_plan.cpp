@@ -10,10 +10,10 @@ namespace {
 bool same(const Tensor& tensor, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
   int64_t dims = 0;
   int64_t *now = nullptr, *now_strides = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor.get(), &dims));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(tensor.get(), &dims));
   if (static_cast<size_t>(dims) != sizes.size()) return false;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &now));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &now_strides));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(tensor.get(), &now));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(tensor.get(), &now_strides));
   return std::equal(sizes.begin(), sizes.end(), now) &&
          std::equal(strides.begin(), strides.end(), now_strides);
 }
@@ -25,7 +25,7 @@ bool fused_type(ScalarType type) {
 
 bool strided(const Tensor& tensor) {
   int32_t layout = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
   return layout == aoti_torch_layout_strided();
 }
 

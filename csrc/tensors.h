@@ -52,10 +52,10 @@ inline int32_t type_code(ScalarType type) {
 inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* strides, int64_t dim,
                     ScalarType type) {
   int32_t device_type = 0, device_index = 0;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
   AtenTensorHandle handle = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(
+  TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(dim, sizes, strides, type_code(type), device_type, device_index, &handle));
   Tensor tensor(handle);
   prefer_huge_pages(tensor, static_cast<size_t>(tensor.numel()) * bytes_of(type));

@@ -13,7 +13,7 @@ import pytest
 
 import fused_ml
 
-raw = pytest.importorskip("raw", reason="the raw module needs pybind11", exc_type=ModuleNotFoundError)
+raw = pytest.importorskip("raw", reason="the raw module needs the sources and pybind11", exc_type=ModuleNotFoundError)
 
 LEVELS = ("baseline", "avx2", "avx512")
 BEST = fused_ml.cpu_isas_supported()[-1]
@@ -169,6 +169,8 @@ def test_exp_below(peak, dtype, isa):
     term = value.astype(np.longdouble) + rest
     error = np.abs(term[:-1] / term[-1] / np.exp(exponent) - 1) / np.finfo(dtype).eps
     assert error.max() <= 1.0, f"{error.max():.4g} eps at {x[error.argmax()]!r}"
+    # The value alone errs by 0.23 eps as a rule, with its rest by 0.1; far down the rest is a denormal number.
+    assert np.sqrt((error[exponent > low / 2] ** 2).mean()) <= 0.12
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=["float32", "float64"])
