@@ -243,9 +243,10 @@ FUSED_ML_INLINE A log_normal(A w, A correction) {
   const A mantissa = bit_cast<A>(static_cast<Bits>((offset & K::mantissa_mask) + K::sqrt_half));
   const A n =
       bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(K::round_magic) + sign_extend(n_bits))) - K::round_magic;
-  const A inverse_scale =
-      bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(mantissa) + K::exponent_one - bit_cast<Bits>(w)));
-  const A f = (mantissa - A(1)) + correction * inverse_scale;
+  const Bits exponent_two = K::exponent_one + (Bits{1} << K::mantissa_bits);
+  const A twice_inverse =  // 2^(1 - n): 2^-n of the largest w is no normal number
+      bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(mantissa) + exponent_two - bit_cast<Bits>(w)));
+  const A f = (mantissa - A(1)) + (A(0.5) * correction) * twice_inverse;
   const A s = f / (f + A(2));
   const A z = s * s;
   const A half_square = A(0.5) * f * f;
