@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 from collections.abc import Iterator
 
 import torch
@@ -28,10 +29,22 @@ def fused_ops() -> list[str]:
     return [f"{name}.{each}" for name, _, _, fused in _NAMESPACES if name != "nn.modules" for each in fused]
 
 
+def _show_names_to_dynamo() -> None:
+    """Let torch.compile note which functions are torch's own while the names still say so.
+
+    It looks once, when first needed; found under torch's names, ours would go into graphs as torch's, and lose their
+    kernels there.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        trace_rules = importlib.import_module("torch._dynamo.trace_rules")
+        trace_rules.get_torch_obj_rule_map()
+
+
 def enable() -> None:
     """Put every fused name in torch's namespaces, for code that cannot be edited. Idempotent."""
     if _originals:
         return
+    _show_names_to_dynamo()
     for _, theirs, ours, names in _NAMESPACES:
         for name in names:
             if hasattr(theirs, name):

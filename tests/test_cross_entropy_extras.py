@@ -235,3 +235,17 @@ def test_micro_batches_with_a_normalizer_add_up(device):
         for part, t in zip(x.split(5), target.split(5), strict=True)
     )
     torch.testing.assert_close(pieces, whole)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_softcap_with_gradients_to_logits_and_probabilities(dtype):
+    """Both outputs are computed from the logits before either is written."""
+    x = torch.randn(40, 12).to(dtype)
+    q = torch.rand(40, 12).softmax(1).to(dtype)
+    ours, reference = ([t.clone().to(d).requires_grad_() for t in (x, q)] for d in (dtype, torch.float64))
+    F.cross_entropy(*ours, softcap=2.0, reduction="sum").backward()
+    logits = 2.0 * torch.tanh(reference[0] / 2.0)
+    torch.nn.functional.cross_entropy(logits, reference[1], reduction="sum").backward()
+    close = {torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}[dtype]
+    for mine, exact in zip(ours, reference, strict=True):
+        torch.testing.assert_close(mine.grad.double(), exact.grad, rtol=close, atol=close / 10)

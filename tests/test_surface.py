@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # which enable() imports; it adds names to torch of its own
 
 import fused_ml
 import fused_ml.nn
@@ -229,6 +230,25 @@ def test_valid_calls_without_a_kernel_warn_once():
 def run(*arguments):
     root = Path(fused_ml.__file__).parents[1]
     return subprocess.run([sys.executable, *arguments], cwd=root, capture_output=True, text=True)
+
+
+def test_patched_code_compiles_to_the_fused_operators():
+    """In a process of its own: torch.compile looks at torch's names once."""
+    program = """
+import torch, fused_ml
+fused_ml.enable()
+seen = []
+def look(graph, _):
+    seen.extend(str(node.target) for node in graph.graph.nodes)
+    return graph.forward
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.aot_autograd import make_boxed_func
+compiler = aot_autograd(fw_compiler=lambda graph, inputs: make_boxed_func(look(graph, inputs)))
+loss = torch.compile(lambda x, t: torch.nn.functional.cross_entropy(x, t), fullgraph=True, backend=compiler)
+loss(torch.randn(4, 5, requires_grad=True), torch.tensor([0, 4, 2, 1])).backward()
+assert any(name.startswith("fused_ml.cross_entropy") for name in seen), seen
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_import_prints_nothing():

@@ -93,16 +93,15 @@ class ColumnLoop {
     }
     take_own(t, r);
     const double loss = finish(t, r);
-    if constexpr (F::kSecond) {
-      if (a.out2.data) {
-        for (int64_t first = 0; first < t.rows; first += kStep) map_second(t, first, r);
-        put(a.out2, t, t.out2);
+    for (int64_t first = 0; first < t.rows; first += kStep) {
+      if constexpr (F::kSecond) {
+        if (a.out2.data) map_second(t, first, r);
       }
+      if (a.out.data) map(t, first, r);
     }
-    if (a.out.data) {
-      for (int64_t first = 0; first < t.rows; first += kStep) map(t, first, r);
-      put(a.out, t, t.out);
-    }
+    // Not before both are computed: put may use the input's tile.
+    if (F::kSecond && a.out2.data) put(a.out2, t, t.out2);
+    if (a.out.data) put(a.out, t, t.out);
     return loss;
   }
 

@@ -17,6 +17,7 @@ FLOATING = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float1
 CLASS_INDEX = frozenset({torch.uint8, torch.int32, torch.int64})
 _PLAIN = (Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
+_is_compiling = torch.compiler.is_compiling
 _transforms = torch._C._functorch.peek_interpreter_stack
 _keep_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
@@ -24,13 +25,9 @@ _keep_graph = torch._C._autograd._get_current_graph_task_keep_graph
 def plain(*tensors: Tensor | None) -> bool:
     """Whether every one is None or a dense tensor that the kernels may read: no subclass, no function transform."""
     for t in tensors:
-        if t is None:
-            continue
-        if type(t) not in _PLAIN or not t.is_cpu or t.layout is not _STRIDED:
+        if t is not None and (type(t) not in _PLAIN or not t.is_cpu or t.layout is not _STRIDED):
             return False
-    if torch.compiler.is_compiling():
-        return True
-    return _transforms() is None and forward_ad._current_level < 0
+    return _is_compiling() or (_transforms() is None and forward_ad._current_level < 0)
 
 
 def applier(function: type[Function]) -> Callable[..., Any]:
