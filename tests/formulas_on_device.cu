@@ -10,7 +10,7 @@ namespace fm = FUSED_ML_NAMESPACE;
 template <class A, class F>
 __device__ A rowwise(const F& f, A x, A y) {
   const auto reference = F::Reference::make(f.logit(f.key(x)));
-  fm::RowSums<A> sums{x, f.term(reference, x, y).value, y, x, y, x, y, x, y};
+  fm::RowSums<A> sums{x, f.term(reference, x, y, x > y).value, y, x, y, x, y, x, y};
   const fm::RowResult<A> r = f.finish(sums);
   const fm::RowCoefficients<A> c{r.lse, r.scale, r.offset, r.log_total};
   A out = r.loss + f.map(x, y, y, x, c);
