@@ -79,6 +79,14 @@ void parallel_for(int64_t count, int64_t grain, void (*body)(void*, int64_t, int
                               [&](int64_t begin, int64_t end) { body(context, begin, end); });
 }
 
+// Under AddressSanitizer every request gets a buffer of its own, no larger than asked for, so that an overrun
+// and a use after the next request are seen.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kExactScratch = true;
+#else
+constexpr bool kExactScratch = false;
+#endif
+
 void* thread_scratch(Scratch slot, size_t bytes) {
   struct Buffer {
     void* data = nullptr;
@@ -87,13 +95,14 @@ void* thread_scratch(Scratch slot, size_t bytes) {
   };
   thread_local Buffer buffers[static_cast<int>(Scratch::count)];
   Buffer& buffer = buffers[static_cast<int>(slot)];
-  if (buffer.size < bytes) {
-    const size_t rounded = (bytes + 4095) / 4096 * 4096;
+  if (buffer.size < bytes || kExactScratch) {
+    const size_t rounded = kExactScratch ? bytes : (bytes + 4095) / 4096 * 4096;
     std::free(buffer.data);
     buffer.data = nullptr;
     buffer.size = 0;
-    void* fresh = std::aligned_alloc(4096, rounded);
-    STD_TORCH_CHECK(fresh != nullptr, "out of memory: ", rounded, " bytes of scratch for a fused_ml kernel");
+    void* fresh = nullptr;
+    const bool full = posix_memalign(&fresh, 4096, rounded) != 0;
+    STD_TORCH_CHECK(!full, "out of memory: ", rounded, " bytes of scratch for a fused_ml kernel");
     buffer.data = fresh;
     buffer.size = rounded;
   }
