@@ -66,6 +66,10 @@ int64_t multi_tensor_bind(int64_t plan, std::vector<Tensor> params, std::vector<
   return find(plan)->bind(params, std::move(grads));
 }
 
+bool multi_tensor_bind_in_place(int64_t plan, std::vector<int64_t> addresses, std::vector<Tensor> grads) {
+  return find(plan)->bind_in_place(addresses, std::move(grads));
+}
+
 double multi_tensor_square_sum(int64_t plan) { return find(plan)->square_sum(); }
 
 void sgd_run(int64_t plan, std::vector<double> options, double gradient_factor) {

@@ -60,10 +60,14 @@ const Tensor& Plan::operand(const Item& item, int k, const Tensor& param, const 
 }
 
 bool Plan::as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const {
-  if (!item.known || !grad.is_cpu() || !strided(grad)) return false;
-  if (param.data_ptr() != item.operands[0] || param.scalar_type() != item.scalar_type) return false;
-  if (grad.scalar_type() != item.scalar_type) return false;
-  if (!same(param, item.sizes, item.strides[0]) || !same(grad, item.sizes, item.strides[1])) return false;
+  return item.known && param.data_ptr() == item.operands[0] && param.scalar_type() == item.scalar_type &&
+         same(param, item.sizes, item.strides[0]) && gradient_as_last_seen(item, grad);
+}
+
+// And the states.
+bool Plan::gradient_as_last_seen(Item& item, const Tensor& grad) const {
+  if (!grad.is_cpu() || !strided(grad) || grad.scalar_type() != item.scalar_type) return false;
+  if (!same(grad, item.sizes, item.strides[1])) return false;
   item.operands[1] = grad.data_ptr();
   // `state.data = ...` moves a state to other memory; a state that kept its memory kept its shape and type.
   for (int k = 0; k < item.states_count; ++k) {
@@ -112,6 +116,7 @@ Problem Plan::look_at(Item& item, const Tensor& param, const Tensor& grad) const
   item.scalar_type = param.scalar_type();
   item.state_scalar_type = item.states_count ? item.states[0].scalar_type() : item.scalar_type;
   item.numel = param.numel();
+  item.contiguous = param.is_contiguous();
   const auto sizes = param.sizes();
   item.sizes.assign(sizes.begin(), sizes.end());
   for (int k = 0; k < 2 + item.states_count; ++k) {
@@ -235,6 +240,19 @@ int64_t Plan::bind(const std::vector<Tensor>& params, std::vector<Tensor> grads)
   if (changed) group_launches();
   grads_ = std::move(grads);
   return 0;
+}
+
+bool Plan::bind_in_place(const std::vector<int64_t>& addresses, std::vector<Tensor> grads) {
+  if (launches_.empty() || addresses.size() != items_.size() || grads.size() != items_.size()) return false;
+  for (size_t i = 0; i < items_.size(); ++i) {
+    Item& item = items_[i];
+    if (!item.known || !item.contiguous || reinterpret_cast<int64_t>(item.operands[0]) != addresses[i]) {
+      return false;
+    }
+    if (!gradient_as_last_seen(item, grads[i])) return false;
+  }
+  grads_ = std::move(grads);
+  return true;
 }
 
 }  // namespace fused_ml

@@ -26,6 +26,12 @@ class Plan {
   // nothing may be run.
   int64_t bind(const std::vector<Tensor>& params, std::vector<Tensor> grads);
 
+  // The same for contiguous parameters, known by their addresses, that lie where they were at the last bind:
+  // unpacking lists of tensors is what a step over small ones spends most of its time on. False: not so, or
+  // they were not contiguous, or a gradient is unlike the last one; then nothing may be run, but bind may
+  // tell more.
+  bool bind_in_place(const std::vector<int64_t>& addresses, std::vector<Tensor> grads);
+
   // Of the bound gradients, unscaled.
   double square_sum();
 
@@ -46,7 +52,7 @@ class Plan {
     void* operands[kMultiTensorOperands] = {};
     void* step_data = nullptr;
     ScalarType scalar_type = ScalarType::Undefined, state_scalar_type = ScalarType::Undefined;
-    bool double_step = false;
+    bool double_step = false, contiguous = false;
     std::vector<int64_t> sizes, strides[kMultiTensorOperands];
     int64_t numel = 0;
     std::unique_ptr<StridedLayout> layout;
@@ -66,6 +72,7 @@ class Plan {
 
   const Tensor& operand(const Item& item, int k, const Tensor& param, const Tensor& grad) const;
   bool as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const;
+  bool gradient_as_last_seen(Item& item, const Tensor& grad) const;
   Problem look_at(Item& item, const Tensor& param, const Tensor& grad) const;
   Problem check(const Item& item, const Tensor& param, const Tensor& grad) const;
   Problem look_at_step(Item& item) const;

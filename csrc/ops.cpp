@@ -9,17 +9,18 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def("choose_cpu_isa(int level) -> ()");
 
   // Classes along `dim`, or along dimension 1 (0 of an unbatched input). reduction: 0 none, 1 mean, 2 sum.
-  // -> loss, input's gradient, target's gradient, log-sum-exp, predicted class; what is not asked for is
-  // empty. The gradients are those of the loss, or with grad_output [rows] of the unreduced losses weighed by
+  // -> of loss, input's gradient, target's gradient, log-sum-exp and predicted class those asked for, in this
+  // order. The gradients are those of the loss, or with grad_output [rows] of the unreduced losses weighed by
   // it.
   m.def(
       "cross_entropy(Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? normalizer, "
       "Tensor? grad_output, int reduction, int ignore_index, float label_smoothing, float z_loss, float "
       "softcap, "
       "ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats) "
-      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+      "-> Tensor[]");
   // The same for class targets, with the gradient written over the input. -> loss, log-sum-exp, predicted
-  // class
+  // class; without stats the last two are empty (torch takes no Tensor[] from an operator that writes an
+  // input)
   m.def(
       "cross_entropy_(Tensor(a!) input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? "
       "normalizer, "
@@ -42,12 +43,13 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
       "Tensor? total_weight) -> Tensor");
 
   // Operands expanded to the input's shape. focal_alpha < 0: none; ignore_index NaN: none; normalizer: mean's
-  // denominator, if not the number of elements. -> loss, input's gradient, target's gradient
+  // denominator, if not the number of elements. -> those asked for of loss, input's gradient, target's
+  // gradient
   m.def(
       "binary_cross_entropy_with_logits(Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, "
       "Tensor? normalizer, Tensor? grad_output, int reduction, float focal_gamma, float focal_alpha, "
       "float label_smoothing, float ignore_index, ScalarType loss_dtype, bool loss, bool grad_input, "
-      "bool grad_target) -> (Tensor, Tensor, Tensor)");
+      "bool grad_target) -> Tensor[]");
   m.def("logsigmoid(Tensor input, ScalarType dtype) -> Tensor");
   m.def("logsigmoid_backward(Tensor grad_output, Tensor input) -> Tensor");
 
@@ -68,6 +70,7 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
       "int");
   m.def("multi_tensor_free(int plan) -> ()");
   m.def("multi_tensor_bind(int plan, Tensor[] params, Tensor[] grads) -> int");
+  m.def("multi_tensor_bind_in_place(int plan, int[] addresses, Tensor[] grads) -> bool");
   m.def("multi_tensor_square_sum(int plan) -> float");
   m.def("sgd_run(int plan, float[] options, float gradient_factor) -> ()");
   m.def("adam_run(int plan, float[] options, float gradient_factor) -> ()");
@@ -81,6 +84,7 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, CompositeExplicitAutograd, m) {
   m.impl("multi_tensor_plan", TORCH_BOX(&fused_ml::multi_tensor_plan));
   m.impl("multi_tensor_free", TORCH_BOX(&fused_ml::multi_tensor_free));
   m.impl("multi_tensor_bind", TORCH_BOX(&fused_ml::multi_tensor_bind));
+  m.impl("multi_tensor_bind_in_place", TORCH_BOX(&fused_ml::multi_tensor_bind_in_place));
   m.impl("multi_tensor_square_sum", TORCH_BOX(&fused_ml::multi_tensor_square_sum));
   m.impl("sgd_run", TORCH_BOX(&fused_ml::sgd_run));
   m.impl("adam_run", TORCH_BOX(&fused_ml::adam_run));

@@ -11,11 +11,13 @@ int64_t cpu_isas_supported();
 void choose_cpu_isa(int64_t level);
 
 // The losses and activations over classes: rowwise_ops.cpp.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> cross_entropy(
-    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-    const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer,
-    const std::optional<Tensor>& grad_output, int64_t reduction, int64_t ignore_index, double label_smoothing,
-    double z_loss, double softcap, ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats);
+std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target,
+                                  const std::optional<Tensor>& weight,
+                                  const std::optional<Tensor>& sample_weight,
+                                  const std::optional<Tensor>& normalizer,
+                                  const std::optional<Tensor>& grad_output, int64_t reduction,
+                                  int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
+                                  ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats);
 std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Tensor& target,
                                                   const std::optional<Tensor>& weight,
                                                   const std::optional<Tensor>& sample_weight,
@@ -37,7 +39,7 @@ Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const T
                          const std::optional<Tensor>& total_weight);
 
 // The elementwise losses and activations: pointwise_ops.cpp.
-std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
+std::vector<Tensor> binary_cross_entropy_with_logits(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& pos_weight, const std::optional<Tensor>& normalizer,
     const std::optional<Tensor>& grad_output, int64_t reduction, double focal_gamma, double focal_alpha,
@@ -51,6 +53,7 @@ int64_t multi_tensor_plan(std::vector<Tensor> states, std::vector<Tensor> steps,
                           std::vector<int64_t> states_of, std::vector<int64_t> first);
 void multi_tensor_free(int64_t plan);
 int64_t multi_tensor_bind(int64_t plan, std::vector<Tensor> params, std::vector<Tensor> grads);
+bool multi_tensor_bind_in_place(int64_t plan, std::vector<int64_t> addresses, std::vector<Tensor> grads);
 double multi_tensor_square_sum(int64_t plan);
 void sgd_run(int64_t plan, std::vector<double> options, double gradient_factor);
 void adam_run(int64_t plan, std::vector<double> options, double gradient_factor);

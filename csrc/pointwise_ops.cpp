@@ -66,7 +66,7 @@ void check_operand(const char* name, const std::optional<Tensor>& tensor, const 
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
+std::vector<Tensor> binary_cross_entropy_with_logits(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& pos_weight, const std::optional<Tensor>& normalizer,
     const std::optional<Tensor>& grad_output, int64_t reduction, double focal_gamma, double focal_alpha,
@@ -84,18 +84,18 @@ std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
   if (pos_weight) shape.add(a.p, *pos_weight);
   if (grad_output) shape.add(a.g, *grad_output);
 
-  Tensor value = nothing(input), dx = nothing(input), dt = nothing(input);
+  std::vector<Tensor> outputs;
   if (loss && reduction == kNone) {
-    value = empty_like(target, loss_dtype);  // torch starts from 1 - target
-    shape.add(a.value, value);
+    outputs.push_back(empty_like(target, loss_dtype));  // torch starts from 1 - target
+    shape.add(a.value, outputs.back());
   }
   if (grad_input) {
-    dx = empty_like(input, input.scalar_type());
-    shape.add(a.dx, dx);
+    outputs.push_back(empty_like(input, input.scalar_type()));
+    shape.add(a.dx, outputs.back());
   }
   if (grad_target) {
-    dt = empty_like(input, target.scalar_type());
-    shape.add(a.dt, dt);
+    outputs.push_back(empty_like(input, target.scalar_type()));
+    shape.add(a.dt, outputs.back());
   }
   shape.fill(a);
   double denominator = 1;
@@ -108,8 +108,8 @@ std::tuple<Tensor, Tensor, Tensor> binary_cross_entropy_with_logits(
   const bool plain = focal_gamma == 0 && focal_alpha < 0 && label_smoothing == 0 && std::isnan(ignore_index);
   kernels().pointwise(plain ? PointwiseOp::binary_cross_entropy : PointwiseOp::focal_binary_cross_entropy,
                       {focal_gamma, focal_alpha, label_smoothing, ignore_index}, a);
-  if (a.sum) value = new_number(input, sum / denominator, loss_dtype);
-  return {value, dx, dt};
+  if (a.sum) outputs.insert(outputs.begin(), new_number(input, sum / denominator, loss_dtype));
+  return outputs;
 }
 
 Tensor logsigmoid(const Tensor& input, ScalarType dtype) {

@@ -47,6 +47,9 @@ class RowwiseTensors {
   RowwiseTensors(int64_t class_dim, const Tensor& input, const std::optional<Tensor>& second)
       : dim(class_dim), x(input), y(second) {
     if (dim < 0) dim += std::max<int64_t>(x.dim(), 1);
+    for (int64_t d = 0; d < x.dim(); ++d) {
+      if (d != dim && x.size(d) != 1) others.push_back(d);
+    }
   }
 
   // An output with the input's strides where the input is dense, else contiguous.
@@ -70,14 +73,14 @@ class RowwiseTensors {
 
   RowwiseArguments arguments() {
     RowwiseArguments a{};
-    if (!fits()) {
+    if (!split()) {
       STD_TORCH_CHECK(!in_place,
                       "the gradient can be written over the input only where the input's dimensions before "
                       "and after the classes each lie evenly in memory; call without inplace_backward");
       x = torch::stable::contiguous(x);
       if (y) y = torch::stable::contiguous(*y);
+      STD_TORCH_CHECK(split(), "fused_ml: internal error: rows of an output do not lie evenly in memory");
     }
-    STD_TORCH_CHECK(fits(), "fused_ml: internal error: rows of an output do not lie evenly in memory");
     a.classes = x.dim() ? x.size(dim) : 1;
     a.rows = a.classes ? x.numel() / a.classes : 0;
     a.inner = inner_size();
@@ -92,15 +95,6 @@ class RowwiseTensors {
   }
 
  private:
-  // The dimensions other than the classes', outermost first, those of size 1 left out.
-  std::vector<int64_t> others() const {
-    std::vector<int64_t> dims;
-    for (int64_t d = 0; d < x.dim(); ++d) {
-      if (d != dim && x.size(d) != 1) dims.push_back(d);
-    }
-    return dims;
-  }
-
   static bool merges(const Tensor& t, int64_t d, int64_t next) {
     return t.stride(d) == t.stride(next) * t.size(next);
   }
@@ -109,39 +103,35 @@ class RowwiseTensors {
            (!out2 || merges(*out2, d, next));
   }
 
-  // Where the merged dimensions fall apart: at most one place, or the tensors do not fit.
-  std::vector<int64_t> splits() const {
-    const std::vector<int64_t> dims = others();
-    std::vector<int64_t> at;
-    for (size_t i = 0; i + 1 < dims.size(); ++i) {
-      if (!merges(dims[i], dims[i + 1])) at.push_back(static_cast<int64_t>(i) + 1);
+  // Finds where the merged dimensions fall apart into outer and inner: at most one place, or the tensors do
+  // not fit.
+  bool split() {
+    first_inner = 0;
+    if (x.numel() == 0) return true;
+    int places = 0;
+    for (size_t i = 0; i + 1 < others.size(); ++i) {
+      if (merges(others[i], others[i + 1])) continue;
+      if (places++ == 0) first_inner = i + 1;
     }
-    return at;
-  }
-  bool fits() const { return x.numel() == 0 || splits().size() <= 1; }
-
-  int64_t first_inner() const {
-    const std::vector<int64_t> at = splits();
-    return at.empty() ? 0 : at[0];
+    return places <= 1;
   }
   int64_t inner_size() const {
-    const std::vector<int64_t> dims = others();
     int64_t size = 1;
-    for (size_t i = first_inner(); i < dims.size(); ++i) size *= x.size(dims[i]);
+    for (size_t i = first_inner; i < others.size(); ++i) size *= x.size(others[i]);
     return std::max<int64_t>(size, 1);
   }
   Stream stream(const Tensor& t) const {
-    const std::vector<int64_t> dims = others();
     Stream s;
     s.data = t.const_data_ptr();
     s.by_class = t.dim() ? t.stride(dim) : 1;
-    s.by_inner = dims.empty() ? 1 : t.stride(dims.back());
-    const int64_t inner = first_inner();
-    s.by_outer = inner ? t.stride(dims[inner - 1]) : 0;
+    s.by_inner = others.empty() ? 1 : t.stride(others.back());
+    s.by_outer = first_inner ? t.stride(others[first_inner - 1]) : 0;
     return s;
   }
 
   int64_t dim;
+  std::vector<int64_t> others;  // the dimensions but the classes', outermost first, those of size 1 left out
+  size_t first_inner = 0;       // the first of them that is inner
   Tensor x;
   std::optional<Tensor> y, out, out2;
   bool in_place = false;

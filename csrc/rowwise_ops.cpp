@@ -62,7 +62,16 @@ struct CrossEntropyCall {
 };
 
 struct CrossEntropyOutputs {
-  Tensor loss, grad_input, grad_target, lse, predicted;
+  std::optional<Tensor> loss, grad_input, grad_target, lse, predicted;
+
+  // Those that were asked for, in order.
+  std::vector<Tensor> list() && {
+    std::vector<Tensor> found;
+    for (std::optional<Tensor>* output : {&loss, &grad_input, &grad_target, &lse, &predicted}) {
+      if (*output) found.push_back(std::move(**output));
+    }
+    return found;
+  }
 };
 
 void check_cross_entropy(const CrossEntropyCall& call, bool distribution, int64_t rows, int64_t classes) {
@@ -86,7 +95,7 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   const bool distribution = is_floating(call.target.scalar_type());
   check_cross_entropy(call, distribution, rows, classes);
 
-  CrossEntropyOutputs outputs{nothing(x), nothing(x), nothing(x), nothing(x), nothing(x)};
+  CrossEntropyOutputs outputs;
   RowwiseTensors streams{dim, x, distribution ? std::optional<Tensor>(call.target) : std::nullopt};
   if (call.in_place) {
     streams.out_over_x();
@@ -128,18 +137,17 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   double sum = 0;
   int64_t bad_row = 0;
   a.bad_row = &bad_row;
-  Tensor row_losses = nothing(x);
   if (call.reduction == kNone) {
-    row_losses = new_vector(x, rows, arithmetic);
-    a.loss = row_losses.mutable_data_ptr();
+    outputs.loss = new_vector(x, rows, arithmetic);
+    a.loss = outputs.loss->mutable_data_ptr();
   } else {
     a.loss_sum = &sum;
   }
   if (call.stats) {
     outputs.lse = new_vector(x, rows, arithmetic);
     outputs.predicted = new_vector(x, rows, ScalarType::Long);
-    a.lse = outputs.lse.mutable_data_ptr();
-    a.predicted = outputs.predicted.mutable_data_ptr<int64_t>();
+    a.lse = outputs.lse->mutable_data_ptr();
+    a.predicted = outputs.predicted->mutable_data_ptr<int64_t>();
   }
   const RowwiseOp op = distribution ? RowwiseOp::cross_entropy_distribution
                        : side       ? RowwiseOp::cross_entropy_class
@@ -151,8 +159,7 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
                   " is out of bounds: expected a class in [0, ", classes, ") or ignore_index (",
                   a.ignore_index, ")");
   if (call.reduction == kNone) {
-    outputs.loss =
-        call.loss_dtype == arithmetic ? row_losses : torch::stable::to(row_losses, call.loss_dtype);
+    if (call.loss_dtype != arithmetic) outputs.loss = torch::stable::to(*outputs.loss, call.loss_dtype);
   } else {
     outputs.loss = new_number(x, sum / denominator, call.loss_dtype);
   }
@@ -173,26 +180,28 @@ Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::option
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> cross_entropy(
-    const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
-    const std::optional<Tensor>& sample_weight, const std::optional<Tensor>& normalizer,
-    const std::optional<Tensor>& grad_output, int64_t reduction, int64_t ignore_index, double label_smoothing,
-    double z_loss, double softcap, ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats) {
-  CrossEntropyOutputs o = run_cross_entropy({input,
-                                             target,
-                                             weight,
-                                             sample_weight,
-                                             normalizer,
-                                             grad_output,
-                                             reduction,
-                                             ignore_index,
-                                             {label_smoothing, z_loss, softcap},
-                                             loss_dtype,
-                                             grad_input,
-                                             grad_target,
-                                             stats,
-                                             false});
-  return {o.loss, o.grad_input, o.grad_target, o.lse, o.predicted};
+std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target,
+                                  const std::optional<Tensor>& weight,
+                                  const std::optional<Tensor>& sample_weight,
+                                  const std::optional<Tensor>& normalizer,
+                                  const std::optional<Tensor>& grad_output, int64_t reduction,
+                                  int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
+                                  ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats) {
+  return run_cross_entropy({input,
+                            target,
+                            weight,
+                            sample_weight,
+                            normalizer,
+                            grad_output,
+                            reduction,
+                            ignore_index,
+                            {label_smoothing, z_loss, softcap},
+                            loss_dtype,
+                            grad_input,
+                            grad_target,
+                            stats,
+                            false})
+      .list();
 }
 
 std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Tensor& target,
@@ -219,7 +228,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Ten
                                              false,
                                              stats,
                                              true});
-  return {o.loss, o.lse, o.predicted};
+  return {*o.loss, o.lse.value_or(nothing(input)), o.predicted.value_or(nothing(input))};
 }
 
 Tensor softmax(const Tensor& input, int64_t dim, bool negate, ScalarType dtype) {

@@ -19,23 +19,23 @@ def _cross_entropy_results(input, reduction, loss_dtype, stats):
     rows = _rows(input)
     loss = input.new_empty((rows,) if reduction == 0 else (), dtype=loss_dtype)
     if not stats:
-        return loss, input.new_empty((0,)), input.new_empty((0,))
-    return loss, input.new_empty((rows,), dtype=_wide(input)), input.new_empty((rows,), dtype=torch.int64)
+        return [loss]
+    return [loss, input.new_empty((rows,), dtype=_wide(input)), input.new_empty((rows,), dtype=torch.int64)]
 
 
 @register_fake("fused_ml::cross_entropy")
 def _(input, target, weight, sample_weight, normalizer, grad_output, reduction, ignore_index, label_smoothing, z_loss,
       softcap, loss_dtype, grad_input, grad_target, stats):  # fmt: skip
-    loss, lse, predicted = _cross_entropy_results(input, reduction, loss_dtype, stats)
-    dx = torch.empty_like(input) if grad_input else input.new_empty((0,))
-    dt = torch.empty_like(target) if grad_target else input.new_empty((0,))
-    return loss, dx, dt, lse, predicted
+    loss, *numbers = _cross_entropy_results(input, reduction, loss_dtype, stats)
+    grads = [torch.empty_like(t) for t, wanted in ((input, grad_input), (target, grad_target)) if wanted]
+    return [loss, *grads, *numbers]
 
 
 @register_fake("fused_ml::cross_entropy_")
 def _(input, target, weight, sample_weight, normalizer, reduction, ignore_index, label_smoothing, z_loss, softcap,
       loss_dtype, stats):  # fmt: skip
-    return _cross_entropy_results(input, reduction, loss_dtype, stats)
+    loss, *numbers = _cross_entropy_results(input, reduction, loss_dtype, stats)
+    return (loss, *(numbers or (input.new_empty((0,)), input.new_empty((0,)))))
 
 
 @register_fake("fused_ml::softmax")
@@ -73,16 +73,16 @@ def _(grad_output, input, target, weight, ignore_index, total_weight):
 @register_fake("fused_ml::binary_cross_entropy_with_logits")
 def _(input, target, weight, pos_weight, normalizer, grad_output, reduction, focal_gamma, focal_alpha, label_smoothing,
       ignore_index, loss_dtype, loss, grad_input, grad_target):  # fmt: skip
-    nothing = input.new_empty((0,))
-    if not loss:
-        value = nothing
-    elif reduction == 0:
-        value = torch.empty_like(target, dtype=loss_dtype)
-    else:
-        value = input.new_empty((), dtype=loss_dtype)
-    dx = torch.empty_like(input) if grad_input else input.new_empty((0,))
-    dt = torch.empty_like(input, dtype=target.dtype) if grad_target else input.new_empty((0,))
-    return value, dx, dt
+    outputs = []
+    if loss:
+        outputs.append(
+            torch.empty_like(target, dtype=loss_dtype) if reduction == 0 else input.new_empty((), dtype=loss_dtype)
+        )
+    if grad_input:
+        outputs.append(torch.empty_like(input))
+    if grad_target:
+        outputs.append(torch.empty_like(input, dtype=target.dtype))
+    return outputs
 
 
 @register_fake("fused_ml::logsigmoid")

@@ -3,7 +3,7 @@
 // element type.
 #pragma once
 
-#include "dtype.h"
+#include "half_blocks.h"
 
 namespace FUSED_ML_NAMESPACE {
 
@@ -13,23 +13,29 @@ constexpr DType arithmetic_dtype = sizeof(A) == 8 ? DType::float64 : DType::floa
 inline size_t bytes_of(DType type) { return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2; }
 
 template <class T, class A>
-void load_strided(const T* __restrict from, int64_t step, int64_t count, A* __restrict to) {
-  if (step == 1) {
+FUSED_ML_INLINE void load_run(const T* __restrict from, int64_t count, A* __restrict to) {
 #pragma omp simd
-    for (int64_t i = 0; i < count; ++i) to[i] = load(from + i);
-  } else {
-    for (int64_t i = 0; i < count; ++i) to[i] = load(from + i * step);
-  }
+  for (int64_t i = 0; i < count; ++i) to[i] = load(from + i);
+}
+inline void load_run(const Half* from, int64_t count, float* to) { widen(from, count, to); }
+
+template <class T, class A>
+FUSED_ML_INLINE void store_run(const A* __restrict from, int64_t count, T* __restrict to) {
+#pragma omp simd
+  for (int64_t i = 0; i < count; ++i) store(to + i, from[i]);
+}
+inline void store_run(const float* from, int64_t count, Half* to) { narrow(from, count, to); }
+
+template <class T, class A>
+void load_strided(const T* __restrict from, int64_t step, int64_t count, A* __restrict to) {
+  if (step == 1) return load_run(from, count, to);
+  for (int64_t i = 0; i < count; ++i) to[i] = load(from + i * step);
 }
 
 template <class T, class A>
 void store_strided(const A* __restrict from, int64_t count, T* __restrict to, int64_t step) {
-  if (step == 1) {
-#pragma omp simd
-    for (int64_t i = 0; i < count; ++i) store(to + i, from[i]);
-  } else {
-    for (int64_t i = 0; i < count; ++i) store(to + i * step, from[i]);
-  }
+  if (step == 1) return store_run(from, count, to);
+  for (int64_t i = 0; i < count; ++i) store(to + i * step, from[i]);
 }
 
 // Calls body(typed pointer) for memory of an element type whose arithmetic type is A.
@@ -46,8 +52,10 @@ FUSED_ML_INLINE void with_type(DType type, const void* data, const Body& body) {
 }
 
 inline const char* element(const Stream& s, DType type, int64_t inner, int64_t row) {
+  const int64_t outer =
+      row < inner ? 0 : row / inner;  // mostly: a division takes longer than a line of floats
   return static_cast<const char*>(s.data) +
-         ((row / inner) * s.by_outer + (row % inner) * s.by_inner) * static_cast<int64_t>(bytes_of(type));
+         (outer * s.by_outer + (row - outer * inner) * s.by_inner) * static_cast<int64_t>(bytes_of(type));
 }
 
 }  // namespace FUSED_ML_NAMESPACE

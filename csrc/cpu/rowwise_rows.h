@@ -38,26 +38,18 @@ class RowLoop {
   const RowwiseArguments& a;
   const int64_t blocks;
 
-  // Scratch of a task: blocks of the operands in the arithmetic type, and the terms where they do not lie
-  // over the output: a row of them if map needs them again, else a block.
+  // Scratch of a task: blocks of the operands in the arithmetic type, and the terms: a row of them if map
+  // needs them again, else a block.
   struct Buffers {
-    A *x, *y, *out, *rests, *terms;
+    A *x, *y, *out, *terms;
   };
-  bool terms_in_output() const {
-    return F::kKeepTerms && a.out.data && a.out_type == arithmetic_dtype<A> &&
-           !(a.in_place && F::kMapReadsInput);
-  }
-  bool row_of_terms() const { return F::kKeepTerms && a.out.data && !terms_in_output(); }
+  bool row_of_terms() const { return F::kKeepTerms && a.out.data; }
   int64_t term_elements() const { return row_of_terms() ? blocks * kClassBlock : kClassBlock; }
 
   static Buffers buffers_at(A* memory) {
-    return {memory, memory + kClassBlock, memory + 2 * kClassBlock, memory + 3 * kClassBlock,
-            memory + 4 * kClassBlock};
+    return {memory, memory + kClassBlock, memory + 2 * kClassBlock, memory + 3 * kClassBlock};
   }
-  A* terms_of(int64_t row, int64_t block, A* terms) const {
-    if (terms_in_output()) return const_cast<A*>(at<A>(a.out, a.out_type, row, block));
-    return row_of_terms() ? terms + block * kClassBlock : terms;
-  }
+  A* terms_of(int64_t block, A* terms) const { return row_of_terms() ? terms + block * kClassBlock : terms; }
 
   template <class E>
   const E* at(const Stream& s, DType type, int64_t row, int64_t block) const {
@@ -70,6 +62,19 @@ class RowLoop {
                  [&](auto* p) { load_strided(p + block * kClassBlock, 1, size_of(block), buffer); });
     return buffer;
   }
+  // Where memory is asked for ahead of its use, and bytes an element there.
+  struct Ahead {
+    const char *x, *y, *out;
+    int64_t read_bytes, write_bytes;
+  };
+  Ahead ahead_of(int64_t row, int64_t block, int64_t count) const {
+    const int64_t read_bytes = bytes_of(a.type), write_bytes = bytes_of(a.out_type);
+    const int64_t begin = block * kClassBlock;
+    const char* x = element(a.x, a.type, a.inner, row) + (begin + count) * read_bytes;
+    const char* y = F::kTwoInputs ? element(a.y, a.type, a.inner, row) + (begin + count) * read_bytes : x;
+    if (!a.out.data) return {x, y, x, read_bytes, 0};
+    return {x, y, element(a.out, a.out_type, a.inner, row) + begin * write_bytes, read_bytes, write_bytes};
+  }
   int64_t size_of(int64_t block) const {
     const int64_t left = a.classes - block * kClassBlock;
     return left < kClassBlock ? left : kClassBlock;
@@ -78,7 +83,7 @@ class RowLoop {
   void run_whole(double* losses) const {
     const int64_t grain = divide_up(kTaskElements, a.classes);
     run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
-      const size_t elements = 4 * kClassBlock + term_elements();
+      const size_t elements = 3 * kClassBlock + term_elements();
       A* memory =
           static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
       const Buffers buffers = buffers_at(memory);
@@ -101,7 +106,7 @@ class RowLoop {
     const auto each = [&](const auto& body) {
       run_parallel(tasks, kTaskElements / kClassBlock, [&](int64_t begin, int64_t end) {
         Buffers buffers =
-            buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 5 * kClassBlock * sizeof(A))));
+            buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 4 * kClassBlock * sizeof(A))));
         for (int64_t t = begin; t < end; ++t) {
           if (shared) buffers.terms = memory + t / blocks * blocks * kClassBlock;
           body(t / blocks, t % blocks, buffers);
@@ -128,9 +133,7 @@ class RowLoop {
     const int64_t count = size_of(block);
     const A* x = fetch(a.x, row, block, buffers.x);
     const A* y = F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
-    A* terms = terms_of(row, block, buffers.terms);
-    A* rests = buffers.rests;  // what the terms' rounding lost
-    A own_term = A(0);
+    A* terms = terms_of(block, buffers.terms);
     const A* w = static_cast<const A*>(a.class_weight) + begin;
     const F formula = f;
     Block s{-Constants<A>::infinity, -1, A(0), -Constants<A>::infinity, 0, 0, 0, 0, 0, A(1)};
@@ -159,22 +162,7 @@ class RowLoop {
       s.side_weight = sum_of<A>(gap, u);
       if (gap < count) s.side_weight += sum_of<A>(count - gap - 1, [=](int64_t j) { return u(gap + 1 + j); });
     }
-    const Reference reference = Reference::make(peak);
-#pragma GCC ivdep
-    for (int64_t j = 0; j < count; ++j) {
-      const Parts<A> term = formula.term(reference, x[j], F::kTwoInputs ? y[j] : A(0));
-      terms[j] = term.value;
-      if (F::kPeak) rests[j] = term.rest;
-    }
-    if (left_out >= 0) {
-      own_term = terms[left_out];
-      s.own_term = F::kPeak ? double(own_term) + double(rests[left_out]) : double(own_term);
-      terms[left_out] = A(0);
-      rests[left_out] = A(0);
-    }
-    s.sum = sum_of<A>(count, [=](int64_t j) { return terms[j]; });
-    if (F::kPeak) s.sum += sum_of<A>(count, [=](int64_t j) { return rests[j]; });
-    if (left_out >= 0) terms[left_out] = own_term;
+    sum_terms(x, y, terms, count, left_out, Reference::make(peak), ahead_of(row, block, count), s);
     if (a.predicted && s.sum != s.sum) {
       // torch's argmax is the first NaN: make this block the row's first, whose sums are NaN whatever their
       // order.
@@ -183,6 +171,50 @@ class RowLoop {
       if (nan >= 0) s.own = nan;
     }
     return s;
+  }
+
+  // The terms, and their sum without the class left out. A step's terms go to `terms`, which has room for
+  // whole steps. Meanwhile what comes next is fetched: the next block (the next row, where it lies behind
+  // this one), and the lines of the output.
+  void sum_terms(const A* x, const A* y, A* __restrict terms, int64_t count, int64_t left_out,
+                 const Reference& reference, const Ahead& ahead, Block& s) const {
+    const F formula = f;
+    double sum[kStep];
+    A rest[kStep];  // what the terms' rounding lost
+    for (int l = 0; l < kStep; ++l) sum[l] = 0, rest[l] = A(0);
+    const int64_t whole = count / kStep * kStep;
+    for (int64_t j = 0; j < count; j += kStep) {
+      const int64_t special = left_out >= j && left_out < whole ? left_out / kStep * kStep : whole;
+      for (; j < special; j += kStep) {
+        __builtin_prefetch(ahead.x + j * ahead.read_bytes);
+        if (F::kTwoInputs) __builtin_prefetch(ahead.y + j * ahead.read_bytes);
+        __builtin_prefetch(ahead.out + j * ahead.write_bytes, 1);
+        FUSED_ML_LANES
+        for (int l = 0; l < kStep; ++l) {
+          const Parts<A> term = formula.term(reference, x[j + l], F::kTwoInputs ? y[j + l] : A(0), true);
+          terms[j + l] = term.value;
+          accumulate(sum[l], rest[l], term);
+        }
+      }
+      if (j >= count) break;
+      // The step with the class left out, and the last one, which may be short.
+      const int32_t left = static_cast<int32_t>(count - j < kStep ? count - j : kStep);
+      const int32_t out = static_cast<int32_t>(left_out - j);
+      A some_x[kStep] = {}, some_y[kStep] = {}, value[kStep], lost[kStep];
+      for (int32_t l = 0; l < left; ++l) some_x[l] = x[j + l];
+      for (int32_t l = 0; F::kTwoInputs && l < left; ++l) some_y[l] = y[j + l];
+      FUSED_ML_LANES
+      for (int32_t l = 0; l < kStep; ++l) {
+        const Parts<A> term = formula.term(reference, some_x[l], some_y[l], true);
+        terms[j + l] = value[l] = term.value;
+        lost[l] = term.rest;
+        const bool counts = (l < left) & (l != out);
+        accumulate(sum[l], rest[l], Parts<A>{counts ? term.value : A(0), counts ? term.rest : A(0)});
+      }
+      if (out >= 0 && out < left) s.own_term = double(value[out]) + double(lost[out]);
+    }
+    for (int l = 0; l < kStep; ++l) sum[l] += static_cast<double>(rest[l]);
+    s.sum = sum_lanes<kStep>(sum);
   }
 
   static int64_t peak_block(const Block* states, int64_t count) {
@@ -240,7 +272,7 @@ class RowLoop {
     const A* x = reads ? fetch(a.x, row, block, buffers.x) : nullptr;
     const A* y = reads && F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
     const A* w = static_cast<const A*>(a.class_weight) + block * kClassBlock;
-    const A* terms = terms_of(row, block, buffers.terms);
+    const A* terms = terms_of(block, buffers.terms);
     const RowCoefficients<A> c{static_cast<A>(result.peak), static_cast<A>(result.scale * state.factor),
                                static_cast<A>(result.offset), static_cast<A>(result.log_total)};
     const F formula = f;

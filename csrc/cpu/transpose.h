@@ -2,7 +2,7 @@
 // block of each row overlapping the one before it.
 #pragma once
 
-#include "dtype.h"
+#include "vector_loops.h"
 
 namespace FUSED_ML_NAMESPACE {
 
@@ -52,29 +52,31 @@ inline int64_t whole_rows(int64_t rows, int64_t classes, int64_t step) {
   return step == classes ? (rows * classes >= 8 ? (rows - divide_up(8 - classes, classes)) / 8 * 8 : 0) : 0;
 }
 
-// tile[c * pitch + l] = from[l * step + c] for the first whole_rows rows, which it returns.
-inline int64_t rows_to_tile(const float* from, int64_t step, int64_t rows, int64_t classes, float* tile,
-                            int64_t pitch) {
+// Lane l of class c of step s is at tile[(s * classes + c) * kStep + l].
+inline int64_t lane_at(int64_t row, int64_t classes, int64_t c) {
+  return (row / kStep * classes + c) * kStep + row % kStep;
+}
+
+// From rows `step` apart to lanes, for the first whole_rows rows, which it returns.
+inline int64_t rows_to_tile(const float* from, int64_t step, int64_t rows, int64_t classes, float* tile) {
   const int64_t whole = whole_rows(rows, classes, step);
-  for (int64_t l = 0; l < whole; l += 8) {
+  for (int64_t row = 0; row < whole; row += 8) {
     for (int64_t c = 0; c < classes; c += 8) {
       const int64_t first = c + 8 <= classes || classes < 8 ? c : classes - 8;
-      transpose_eight(from + l * step + first, step, tile + first * pitch + l, pitch,
+      transpose_eight(from + row * step + first, step, tile + lane_at(row, classes, first), kStep,
                       classes < 8 ? classes : 8);
     }
   }
   return whole;
 }
 
-// to[l * step + c] = tile[c * pitch + l], the same way; a tile of under 8 classes is followed by spare
-// memory.
-inline int64_t tile_to_rows(const float* tile, int64_t pitch, int64_t rows, int64_t classes, float* to,
-                            int64_t step) {
+// From lanes to rows, the same way; a tile of under 8 classes is followed by spare memory.
+inline int64_t tile_to_rows(const float* tile, int64_t rows, int64_t classes, float* to, int64_t step) {
   const int64_t whole = whole_rows(rows, classes, step);
-  for (int64_t l = 0; l < whole; l += 8) {
+  for (int64_t row = 0; row < whole; row += 8) {
     for (int64_t c = 0; c < classes; c += 8) {
       const int64_t first = c + 8 <= classes || classes < 8 ? c : classes - 8;
-      transpose_eight(tile + first * pitch + l, pitch, to + l * step + first, step, 8);
+      transpose_eight(tile + lane_at(row, classes, first), kStep, to + row * step + first, step, 8);
     }
   }
   return whole;

@@ -44,7 +44,9 @@ struct CrossEntropyPlain {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A) const { return reference(x); }
+  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool counts) const {
+    return reference(x, counts);
+  }
 
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
@@ -83,7 +85,9 @@ struct CrossEntropyClass {
     const A t = tanh(x / o.softcap);
     return select(o.softcap == A(0), A(1), A(1) - t * t);
   }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A) const { return reference(logit(x)); }
+  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool counts) const {
+    return reference(logit(x), counts);
+  }
   FUSED_ML_INLINE A weigh(A w, A) const { return o.smoothing_per_class * w; }
 
   template <class R>

@@ -156,39 +156,45 @@ struct Parts {
   A value, rest;
 };
 
-// sum += term, with what the addition loses added to rest (Knuth's two-sum).
-template <class A>
-FUSED_ML_INLINE void add_exactly(A& sum, A& rest, A term) {
-  const A total = sum + term;
-  const A added = total - sum;
-  rest = rest + ((sum - (total - added)) + (term - added));
+// sum += term, a sum in float64 and what it and the terms lose in `rest`. Float terms lose nothing to the
+// sum; float64 terms do (Knuth's two-sum).
+FUSED_ML_INLINE void accumulate(double& sum, float& rest, const Parts<float>& term) {
+  sum += static_cast<double>(term.value);
+  rest += term.rest;
+}
+FUSED_ML_INLINE void accumulate(double& sum, double& rest, const Parts<double>& term) {
+  const double total = sum + term.value;
+  const double added = total - sum;
+  rest += ((sum - (total - added)) + (term.value - added)) + term.rest;
   sum = total;
 }
 
 // exp(x - m) for many x and one m >= x, as accurate as if x - m were exact.
 //
 // x - m rounds: at m = 3, x = -7 that alone is 2 ulp of the result. Here m = k ln2 + f is split once, and the
-// reduction t = x - (n + k) ln2 - f starts from x itself. For |m| > exact_difference, x - m is exact and is
-// used.
+// reduction t = x - n ln2 - f starts from x itself; the result is 2^(n - k) exp(t). For |m| >
+// exact_difference, x - m is exact and is used.
 template <class A>
 struct ExpBelow {
-  A base, top, k, f;  // m = base + top, top = k ln2 + f
+  A base;   // subtracted first: m or 0
+  A top;    // and what of m is left
+  A low;    // x - base under which the term is 0
+  A f;      // top = k ln2 + f
+  A magic;  // turns round_magic + (n - k) into n
 
   // Many of them, an array a field, so that a loop over lanes reads vectors.
   template <int N>
   struct Lanes {
-    A base[N], top[N], k[N], f[N];
-    struct View {
-      const A *base, *top, *k, *f;
-      FUSED_ML_INLINE ExpBelow get(int64_t lane) const { return {base[lane], top[lane], k[lane], f[lane]}; }
-    };
-    FUSED_ML_INLINE View view() const { return {base, top, k, f}; }
-    FUSED_ML_INLINE ExpBelow get(int64_t lane) const { return view().get(lane); }
+    A base[N], top[N], low[N], f[N], magic[N];
+    FUSED_ML_INLINE ExpBelow get(int64_t lane) const {
+      return {base[lane], top[lane], low[lane], f[lane], magic[lane]};
+    }
     FUSED_ML_INLINE void set(int64_t lane, const ExpBelow& e) {
       base[lane] = e.base;
       top[lane] = e.top;
-      k[lane] = e.k;
+      low[lane] = e.low;
       f[lane] = e.f;
+      magic[lane] = e.magic;
     }
   };
 
@@ -196,24 +202,23 @@ struct ExpBelow {
     using K = Constants<A>;
     // -inf (a block of nothing but -inf): any finite reference gives its terms their value, 0.
     const A safe = select(m == -K::infinity, A(0), m);
-    const A base = select(absolute(safe) <= K::exact_difference, A(0), safe);
-    const A top = select(absolute(safe) <= K::exact_difference, safe, A(0));
+    const bool split = absolute(safe) <= K::exact_difference;
+    const A base = select(split, A(0), safe), top = select(split, safe, A(0));
     const A k = (top * K::log2e + K::round_magic) - K::round_magic;
-    return {base, top, k, (top - k * K::ln2_hi) - k * K::ln2_lo};
+    return {base, top, top + K::exp_low, (top - k * K::ln2_hi) - k * K::ln2_lo, K::round_magic - k};
   }
 
   // The exponential in two parts, value + rest: what rounding 2^n (1 + p) to `value` loses is exact in
-  // `rest`.
-  FUSED_ML_INLINE Parts<A> operator()(A x) const {
+  // `rest`. 0 for an x that does not count.
+  FUSED_ML_INLINE Parts<A> operator()(A x, bool counts = true) const {
     using K = Constants<A>;
-    const A low = top + K::exp_low;
     const A y = x - base;
     const A z = select(y < low, low, y);
     const A shifted = (z - top) * K::log2e + K::round_magic;
-    const A n = (shifted - K::round_magic) + k;
+    const A n = shifted - magic;
     const A t = ((z - n * K::ln2_hi) - f) - n * K::ln2_lo;
     const A p = exp_tail(t) * (t * t) + t;
-    const A scale = select(y < low, A(0), power_of_two(shifted));
+    const A scale = select((y < low) | !counts, A(0), power_of_two(shifted));
     const A value = p * scale + scale;
     return {value, p * scale - (value - scale)};
   }
@@ -238,9 +243,10 @@ FUSED_ML_INLINE A log_normal(A w, A correction) {
   const A mantissa = bit_cast<A>(static_cast<Bits>((offset & K::mantissa_mask) + K::sqrt_half));
   const A n =
       bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(K::round_magic) + sign_extend(n_bits))) - K::round_magic;
-  const A inverse_scale =
-      bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(mantissa) + K::exponent_one - bit_cast<Bits>(w)));
-  const A f = (mantissa - A(1)) + correction * inverse_scale;
+  const Bits exponent_two = K::exponent_one + (Bits{1} << K::mantissa_bits);
+  const A twice_inverse =  // 2^(1 - n): 2^-n of the largest w is no normal number
+      bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(mantissa) + exponent_two - bit_cast<Bits>(w)));
+  const A f = (mantissa - A(1)) + (A(0.5) * correction) * twice_inverse;
   const A s = f / (f + A(2));
   const A z = s * s;
   const A half_square = A(0.5) * f * f;

@@ -47,7 +47,6 @@ struct NoReference {
   }
   template <int N>
   struct Lanes {
-    FUSED_ML_INLINE Lanes view() const { return {}; }
     FUSED_ML_INLINE NoReference get(int64_t) const { return {}; }
     FUSED_ML_INLINE void set(int64_t, NoReference) {}
   };

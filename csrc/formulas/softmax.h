@@ -22,7 +22,7 @@ struct Softmax {
 
   FUSED_ML_INLINE A key(A x) const { return sign * x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A) const { return reference(key(x)); }
+  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool) const { return reference(key(x)); }
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
     return {R(0), R(0), R(1) / s.others, R(0), R(0), R(0)};
@@ -39,7 +39,9 @@ struct LogSoftmax {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A) const { return reference(x); }
+  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool counts) const {
+    return reference(x, counts);
+  }
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
     const R log_total = log_of_total(s.others, s.own, true);
@@ -62,7 +64,7 @@ struct SoftmaxBackward {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference&, A g, A y) const { return {g * y, A(0)}; }
+  FUSED_ML_INLINE Parts<A> term(const Reference&, A g, A y, bool) const { return {g * y, A(0)}; }
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
     return {R(0), R(0), R(0), s.others, R(0), R(0)};
@@ -75,8 +77,10 @@ struct SoftmaxBackward {
 template <class A>
 struct LogSoftmaxBackward : SoftmaxBackward<A> {
   using Reference = NoReference;
-  FUSED_ML_INLINE Parts<A> term(const Reference&, A g, A) const { return {g, A(0)}; }
-  FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const { return g - exp(y) * c.offset; }
+  FUSED_ML_INLINE Parts<A> term(const Reference&, A g, A, bool) const { return {g, A(0)}; }
+  FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const {
+    return g - exp_nonpositive(y) * c.offset;
+  }
 };
 
 }  // namespace FUSED_ML_NAMESPACE

@@ -73,8 +73,13 @@ class _BinaryCrossEntropyWithLogits(Function):
         inputs = (input, target, weight, pos_weight, normalizer)
         now = options.reduction != "none"
         grads = (now and ctx.needs_input_grad[0], now and ctx.needs_input_grad[1])
-        loss, grad_input, grad_target = _run(inputs, options, True, grads)
-        ctx.save_for_backward(*inputs, grad_input if grads[0] else None, grad_target if grads[1] else None)
+        found = iter(_run(inputs, options, True, grads))
+        loss = next(found)
+        ctx.save_for_backward(
+            *inputs,
+            next(found) if grads[0] else None,
+            next(found) if grads[1] else None,
+        )
         return loss
 
     @staticmethod
@@ -87,11 +92,13 @@ class _BinaryCrossEntropyWithLogits(Function):
             grads = iter(torch.autograd.grad(loss, wanted, upstream, create_graph=True))
             return (*(next(grads) if need else None for need in needs), *(None,) * 4)
         if ctx.options.reduction == "none":
-            _, grad_input, grad_target = _run(inputs, ctx.options, False, needs, upstream)
+            found = iter(_run(inputs, ctx.options, False, needs, upstream))
+            grad_input = next(found) if needs[0] else None
+            grad_target = next(found) if needs[1] else None
         else:
             grad_input = scale_gradient(grad_input, upstream) if needs[0] else None
             grad_target = scale_gradient(grad_target, upstream) if needs[1] else None
-        return (grad_input if needs[0] else None, grad_target if needs[1] else None, *(None,) * 4)
+        return (grad_input, grad_target, *(None,) * 4)
 
 
 _apply = applier(_BinaryCrossEntropyWithLogits)

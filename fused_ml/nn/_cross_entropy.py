@@ -80,12 +80,9 @@ def _composite(
 
 
 def _run(
-    inputs: Any,
-    o: _Options,
-    grads: tuple[bool, bool],
-    stats: bool,
-    upstream: Tensor | None = None,
-):
+    inputs: Any, o: _Options, grads: tuple[bool, bool], stats: bool, upstream: Tensor | None = None
+) -> list[Tensor]:
+    """Loss, gradient of the input, of the target, log-sum-exp, predicted: those asked for."""
     input, target, weight, sample_weight, normalizer = inputs
     return _op(
         input, target, weight, sample_weight, normalizer, upstream, REDUCTIONS[o.reduction], o.ignore_index,
@@ -101,10 +98,16 @@ class _CrossEntropy(Function):
         ctx.options = options
         inputs = (input, target, weight, sample_weight, normalizer)
         grads = ctx.needs_input_grad[:2] if options.reduction != "none" else (False, False)
-        loss, grad_input, grad_target, lse, predicted = _run(inputs, options, grads, stats)
-        ctx.save_for_backward(*inputs, grad_input if grads[0] else None, grad_target if grads[1] else None)
+        found = iter(_run(inputs, options, grads, stats))
+        loss = next(found)
+        ctx.save_for_backward(
+            *inputs,
+            next(found) if grads[0] else None,
+            next(found) if grads[1] else None,
+        )
         if not stats:
             return loss
+        lse, predicted = found
         ctx.mark_non_differentiable(lse, predicted)
         return loss, lse, predicted
 
@@ -115,12 +118,14 @@ class _CrossEntropy(Function):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             return _differentiable_backward(inputs, needs, ctx.options, upstream)
         if ctx.options.reduction == "none":
-            rows = upstream.reshape(-1)
-            _, grad_input, grad_target, _, _ = _run(inputs, ctx.options, needs[:2], False, rows)
+            found = iter(_run(inputs, ctx.options, needs[:2], False, upstream.reshape(-1)))
+            next(found)
+            grad_input = next(found) if needs[0] else None
+            grad_target = next(found) if needs[1] else None
         else:
             grad_input = scale_gradient(grad_input, upstream) if needs[0] else None
             grad_target = scale_gradient(grad_target, upstream) if needs[1] else None
-        return grad_input if needs[0] else None, grad_target if needs[1] else None, None, None, None, None, None
+        return grad_input, grad_target, None, None, None, None, None
 
 
 _apply = applier(_CrossEntropy)
@@ -306,18 +311,19 @@ def cross_entropy(
 def _fused(args: tuple, options: _Options, inplace_backward: bool, return_stats: bool) -> Any:
     input, target = args[0], args[1]
     needs_grad = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
+    numbers: Any = ()
     if not needs_grad:
-        loss, _, _, lse, predicted = _run(args, options, (False, False), return_stats)
+        loss, *numbers = _run(args, options, (False, False), return_stats)
     elif inplace_backward and not torch.compiler.is_compiling():
         _check_in_place(input, target, options)
-        loss, lse, predicted, _ = _CrossEntropyInPlace.apply(*args, options, return_stats)
+        loss, *numbers, _ = _CrossEntropyInPlace.apply(*args, options, return_stats)
     elif return_stats:
-        loss, lse, predicted = _apply(*args, options, True)
+        loss, *numbers = _apply(*args, options, True)
     else:
         loss = _apply(*args, options, False)
     if options.reduction == "none" and input.dim() != 2:
         loss = loss.reshape(input.shape[:1] + input.shape[2:] if input.dim() > 1 else ())
-    return (loss, _stats(input, target, options, lse, predicted)) if return_stats else loss
+    return (loss, _stats(input, target, options, *numbers)) if return_stats else loss
 
 
 def _check_in_place(input: Tensor, target: Tensor, options: _Options) -> None:

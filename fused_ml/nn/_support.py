@@ -59,9 +59,8 @@ def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """float32 where torch's autocast would compute a loss of `input` in it, else None."""
-    if torch.is_autocast_enabled(input.device.type) and input.dtype in (torch.bfloat16, torch.float16):
-        return torch.float32
-    return None
+    narrow = input.dtype is torch.bfloat16 or input.dtype is torch.float16
+    return torch.float32 if narrow and torch.is_autocast_enabled(input.device.type) else None
 
 
 def scale_gradient(grad: Tensor, upstream: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ import fused_ml._library  # noqa: F401
 
 _ops = torch.ops.fused_ml
 _bind = _ops.multi_tensor_bind.default
+_bind_in_place = _ops.multi_tensor_bind_in_place.default
 _PLAIN_TYPES = (Tensor, Parameter)
 _END = (object(),)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -129,6 +130,10 @@ class Plan:
 
     def bind(self, grads: list[Tensor]) -> tuple[Problem, int]:
         """Hand over this step's gradients; what stands in the way of the step, and at which parameter."""
+        if all(map(Tensor.is_contiguous, self.active)):
+            addresses = list(map(Tensor.data_ptr, self.active))
+            if _bind_in_place(self.number, addresses, grads):
+                return Problem.none, 0
         result = _bind(self.number, self.active, grads)
         return Problem(result % 16), result // 16
 
