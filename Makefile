@@ -14,7 +14,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo "make test           set up .venv, build, run the tests"
 	@echo "make test-exhaustive  every float32 through every formula at every instruction set"
-	@echo "make test-sanitize  the kernels under ASan and UBSan"
+	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
 	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
 	@echo "make wheel          build the wheel into dist/"
@@ -50,7 +50,7 @@ test-exhaustive: setup
 	$(BIN)/python -m pytest tests/test_formulas.py --exhaustive
 
 test-sanitize: setup
-	PYTHON=$(BIN)/python tests/sanitize.sh
+	QUICK=$(QUICK) PYTHON=$(BIN)/python tests/sanitize.sh
 
 demo: setup
 	$(BIN)/python -m examples.demo $(if $(QUICK),--quick)
