@@ -25,22 +25,24 @@ double sum_of_weights(const RowwiseArguments& a) {
   const A* by_row = static_cast<const A*>(a.row_weight);
   if (!a.target && !by_row) return static_cast<double>(a.rows);
   constexpr int64_t kChunk = 16384;  // summed apart, in order: the same bits for any number of threads
+  const auto sum_of_chunk = [&](int64_t chunk) {
+    const int64_t last = std::min(a.rows, (chunk + 1) * kChunk);
+    double sum = 0;
+    for (int64_t row = chunk * kChunk; row < last; ++row) {
+      double weight = by_row ? static_cast<double>(by_row[row]) : 1.0;
+      if (a.target) {
+        const int64_t own = target_of(a, row);
+        if (own == a.ignore_index || own < 0 || own >= a.classes) continue;
+        if (by_class) weight *= static_cast<double>(by_class[own]);
+      }
+      sum += weight;
+    }
+    return sum;
+  };
+  if (a.rows <= kChunk) return sum_of_chunk(0);
   std::vector<double> sums(divide_up(a.rows, kChunk));
   auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) {
-      const int64_t last = std::min(a.rows, (chunk + 1) * kChunk);
-      double sum = 0;
-      for (int64_t row = chunk * kChunk; row < last; ++row) {
-        double weight = by_row ? static_cast<double>(by_row[row]) : 1.0;
-        if (a.target) {
-          const int64_t own = target_of(a, row);
-          if (own == a.ignore_index || own < 0 || own >= a.classes) continue;
-          if (by_class) weight *= static_cast<double>(by_class[own]);
-        }
-        sum += weight;
-      }
-      sums[chunk] = sum;
-    }
+    for (int64_t chunk = begin; chunk < end; ++chunk) sums[chunk] = sum_of_chunk(chunk);
   };
   torch::stable::parallel_for(0, static_cast<int64_t>(sums.size()), 1, body);
   double total = 0;
@@ -74,8 +76,19 @@ struct CrossEntropyOutputs {
   }
 };
 
+// Whether `rows` has the shape of `x` without dimension `dim`.
+bool has_shape_of_rows(const Tensor& rows, const Tensor& x, int64_t dim) {
+  if (rows.dim() != x.dim() - 1) return false;
+  for (int64_t d = 0; d < rows.dim(); ++d) {
+    if (rows.size(d) != x.size(d < dim ? d : d + 1)) return false;
+  }
+  return true;
+}
+
 void check_cross_entropy(const CrossEntropyCall& call, bool distribution, int64_t rows, int64_t classes) {
-  STD_TORCH_CHECK(call.target.numel() == (distribution ? rows * classes : rows),
+  STD_TORCH_CHECK(rows > 0, "cross_entropy: expected an input of at least one row and class");
+  STD_TORCH_CHECK(distribution ? call.target.numel() == rows * classes
+                               : has_shape_of_rows(call.target, call.input, call.input.dim() > 1 ? 1 : 0),
                   "cross_entropy: expected a target for each of ", rows, " rows (or a distribution over ",
                   classes, " classes for each), got ", call.target.numel(), " elements");
   STD_TORCH_CHECK(!call.weight || call.weight->numel() == classes,
@@ -180,13 +193,13 @@ Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::option
 
 }  // namespace
 
-std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target,
-                                  const std::optional<Tensor>& weight,
+std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target, int64_t reduction,
+                                  int64_t ignore_index, bool grad_input, bool stats,
+                                  std::optional<ScalarType> loss_dtype, const std::optional<Tensor>& weight,
+                                  double label_smoothing, double z_loss, double softcap,
                                   const std::optional<Tensor>& sample_weight,
-                                  const std::optional<Tensor>& normalizer,
-                                  const std::optional<Tensor>& grad_output, int64_t reduction,
-                                  int64_t ignore_index, double label_smoothing, double z_loss, double softcap,
-                                  ScalarType loss_dtype, bool grad_input, bool grad_target, bool stats) {
+                                  const std::optional<Tensor>& normalizer, bool grad_target,
+                                  const std::optional<Tensor>& grad_output) {
   return run_cross_entropy({input,
                             target,
                             weight,
@@ -196,7 +209,7 @@ std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target,
                             reduction,
                             ignore_index,
                             {label_smoothing, z_loss, softcap},
-                            loss_dtype,
+                            loss_dtype.value_or(input.scalar_type()),
                             grad_input,
                             grad_target,
                             stats,
@@ -205,11 +218,12 @@ std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target,
 }
 
 std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Tensor& target,
-                                                  const std::optional<Tensor>& weight,
+                                                  int64_t reduction, int64_t ignore_index, bool stats,
+                                                  std::optional<ScalarType> loss_dtype,
+                                                  const std::optional<Tensor>& weight, double label_smoothing,
+                                                  double z_loss, double softcap,
                                                   const std::optional<Tensor>& sample_weight,
-                                                  const std::optional<Tensor>& normalizer, int64_t reduction,
-                                                  int64_t ignore_index, double label_smoothing, double z_loss,
-                                                  double softcap, ScalarType loss_dtype, bool stats) {
+                                                  const std::optional<Tensor>& normalizer) {
   STD_TORCH_CHECK(
       reduction != kNone && !is_floating(target.scalar_type()),
       "cross_entropy_: the gradient can be written over the input for class targets and reduction 'mean' "
@@ -223,7 +237,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Ten
                                              reduction,
                                              ignore_index,
                                              {label_smoothing, z_loss, softcap},
-                                             loss_dtype,
+                                             loss_dtype.value_or(input.scalar_type()),
                                              true,
                                              false,
                                              stats,

@@ -17,23 +17,24 @@ def _rows(input: Tensor) -> int:
 
 def _cross_entropy_results(input, reduction, loss_dtype, stats):
     rows = _rows(input)
-    loss = input.new_empty((rows,) if reduction == 0 else (), dtype=loss_dtype)
+    loss = input.new_empty((rows,) if reduction == 0 else (), dtype=loss_dtype or input.dtype)
     if not stats:
         return [loss]
     return [loss, input.new_empty((rows,), dtype=_wide(input)), input.new_empty((rows,), dtype=torch.int64)]
 
 
 @register_fake("fused_ml::cross_entropy")
-def _(input, target, weight, sample_weight, normalizer, grad_output, reduction, ignore_index, label_smoothing, z_loss,
-      softcap, loss_dtype, grad_input, grad_target, stats):  # fmt: skip
+def _(input, target, reduction, ignore_index, grad_input, stats=False, loss_dtype=None, weight=None,
+      label_smoothing=0.0, z_loss=0.0, softcap=0.0, sample_weight=None, normalizer=None, grad_target=False,
+      grad_output=None):  # fmt: skip
     loss, *numbers = _cross_entropy_results(input, reduction, loss_dtype, stats)
     grads = [torch.empty_like(t) for t, wanted in ((input, grad_input), (target, grad_target)) if wanted]
     return [loss, *grads, *numbers]
 
 
 @register_fake("fused_ml::cross_entropy_")
-def _(input, target, weight, sample_weight, normalizer, reduction, ignore_index, label_smoothing, z_loss, softcap,
-      loss_dtype, stats):  # fmt: skip
+def _(input, target, reduction, ignore_index, stats=False, loss_dtype=None, weight=None, label_smoothing=0.0,
+      z_loss=0.0, softcap=0.0, sample_weight=None, normalizer=None):  # fmt: skip
     loss, *numbers = _cross_entropy_results(input, reduction, loss_dtype, stats)
     return (loss, *(numbers or (input.new_empty((0,)), input.new_empty((0,)))))
 

@@ -57,10 +57,8 @@ def test_cross_entropy(logits, isa):
     assert_near(loss, expected.loss, expected.loss_magnitude, what="loss")
     assert_near(gradient, expected.gradient, expected.gradient_magnitude, what="gradient")
 
-    arguments = (logits, target, None, None, None, None)
-    options = (-100, 0.0, 0.0, 0.0, loss.dtype)
-    by_row = torch.ops.fused_ml.cross_entropy(*arguments, 0, *options, False, False, False)
-    summed = torch.ops.fused_ml.cross_entropy(*arguments, 2, *options, True, False, False)
+    by_row = torch.ops.fused_ml.cross_entropy(logits, target, 0, -100, False, loss_dtype=loss.dtype)
+    summed = torch.ops.fused_ml.cross_entropy(logits, target, 2, -100, True, loss_dtype=loss.dtype)
     assert same_bits(loss, by_row[0])
     assert same_bits(gradient, summed[1])
 

@@ -71,7 +71,11 @@ FUSED_ML_INLINE int64_t first_where(int64_t count, Holds holds) {
     int any = 0;
 #pragma omp simd reduction(| : any)
     for (int l = 0; l < kWidth; ++l) any |= static_cast<int>(holds(i + l));
-    if (any) break;
+    if (any) {
+      int lane[kWidth];
+      for (int l = 0; l < kWidth; ++l) lane[l] = holds(i + l) ? l : kWidth;
+      return i + fold<kWidth>(lane, [](int a, int b) { return a < b ? a : b; });
+    }
   }
   for (; i < count; ++i) {
     if (holds(i)) return i;

@@ -8,7 +8,8 @@ import torch.nn.functional as _torch
 from torch.nn.functional import *  # noqa: F403
 
 from fused_ml.nn._binary_cross_entropy import binary_cross_entropy_with_logits
-from fused_ml.nn._cross_entropy import CrossEntropyStats, cross_entropy
+from fused_ml.nn._cross_entropy import cross_entropy
+from fused_ml.nn._cross_entropy_by_torch import CrossEntropyStats
 from fused_ml.nn._logsigmoid import logsigmoid
 from fused_ml.nn._nll_loss import nll_loss
 from fused_ml.nn._softmax import log_softmax, softmax, softmin
