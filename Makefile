@@ -5,7 +5,7 @@ TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 QUICK ?=
 SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' ')' -print) setup.py pyproject.toml
-RAW := $(wildcard csrc/raw/*) raw/_build.py
+RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
@@ -38,7 +38,7 @@ $(VENV)/library-ready: $(VENV)/packages-ready $(SOURCES)
 
 # The formulas and kernels on NumPy arrays, for the tests; no part of the wheel.
 $(VENV)/raw-ready: $(VENV)/library-ready $(RAW)
-	$(BIN)/python -c "import raw"
+	$(BIN)/python -c "import bench.raw"
 	touch $@
 
 setup: $(VENV)/raw-ready

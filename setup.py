@@ -43,7 +43,7 @@ cpu = Extension(
     py_limited_api=True,
 )  # fmt: skip
 
-if __name__ == "__main__":  # raw/_build.py reads FLAGS
+if __name__ == "__main__":  # bench/raw/_build.py reads FLAGS
     setup(
         ext_modules=[cpu],
         cmdclass={

@@ -9,7 +9,7 @@ import torch
 
 import fused_ml
 
-sys.path.append(str(Path(__file__).parents[1]))  # for `raw`; last, so that an installed fused_ml comes first
+sys.path.append(str(Path(__file__).parents[1]))  # for `bench.raw`; last, so that an installed fused_ml comes first
 
 hypothesis.settings.register_profile(
     "fused_ml",

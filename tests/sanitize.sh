@@ -7,8 +7,8 @@ python=$(realpath -s "${PYTHON:-python3}")
 cxx=${CXX:-c++}
 work=build/sanitized # kept: the next run compiles what has changed
 mkdir -p "$work"
-(cd "$work" && rm -rf csrc fused_ml raw tests)
-cp -rp csrc fused_ml raw tests setup.py pyproject.toml README.md LICENSE "$work"
+(cd "$work" && rm -rf csrc fused_ml bench tests)
+cp -rp csrc fused_ml bench tests setup.py pyproject.toml README.md LICENSE "$work"
 cd "$work"
 rm -f fused_ml/*.so
 
@@ -17,7 +17,7 @@ export FUSED_ML_CXXFLAGS="-O1 -g -fsanitize=$sanitizers -fno-sanitize-recover=al
 export FUSED_ML_LDFLAGS="-fsanitize=$sanitizers"
 MAX_JOBS=${MAX_JOBS:-2} "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }
 [[ $(nm -D fused_ml/_cpu.so) == *__asan_report* ]] || { echo "the library is not instrumented" >&2; exit 1; }
-"$python" -c "import runpy; runpy.run_path('raw/_build.py')['build']()" # now, or the compiler would be preloaded too
+"$python" -c "import runpy; runpy.run_path('bench/raw/_build.py')['build']()" # now, or the compiler would be preloaded too
 
 # Fresh memory is filled with 0xff, NaN in every type: what is read but was never written shows in the results.
 export ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=16:malloc_fill_byte=255:max_malloc_fill_size=1048576

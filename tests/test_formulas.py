@@ -13,7 +13,9 @@ import pytest
 
 import fused_ml
 
-raw = pytest.importorskip("raw", reason="the raw module needs the sources and pybind11", exc_type=ModuleNotFoundError)
+raw = pytest.importorskip(
+    "bench.raw", reason="the raw module needs the sources and pybind11", exc_type=ModuleNotFoundError
+)
 
 LEVELS = ("baseline", "avx2", "avx512")
 BEST = fused_ml.cpu_isas_supported()[-1]

@@ -8,7 +8,9 @@ from compare import assert_near, assert_within_ulps, same_bits
 
 import fused_ml
 
-raw = pytest.importorskip("raw", reason="the raw module needs the sources and pybind11", exc_type=ModuleNotFoundError)
+raw = pytest.importorskip(
+    "bench.raw", reason="the raw module needs the sources and pybind11", exc_type=ModuleNotFoundError
+)
 
 LEVELS = ("baseline", "avx2", "avx512")
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -70,6 +70,8 @@ inline bool all_unit(const RowwiseArguments& a, int64_t Stream::* stride) {
 
 }  // namespace FUSED_ML_NAMESPACE
 
+#include "tile_memory.h"
+#include "lane_rows.h"
 #include "rowwise_columns.h"
 #include "rowwise_rows.h"
 

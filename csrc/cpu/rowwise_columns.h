@@ -8,32 +8,16 @@
 
 namespace FUSED_ML_NAMESPACE {
 
-constexpr int64_t kTileRows = 256;       // at most
 constexpr int64_t kTileElements = 8192;  // a tile and its terms stay in the second-level cache
 
 template <class F, class A>
 class ColumnLoop {
   using Reference = typename F::Reference;
-  using Class = typename Constants<A>::Bits;  // as wide as A, so that comparing classes selects lanes of A
-  static constexpr Class kNoClass = ~Class{0};
+  using Rows = LaneRows<A>;
+  using Class = typename Rows::Class;
 
-  struct Tile {
-    int64_t row, rows;
+  struct Tile : TileRows {
     A *x, *y, *out, *out2;  // [step, class, lane]; the terms lie where out will
-  };
-
-  // The rows of a tile, an array a field.
-  struct Rows {
-    bool all_kept;
-    Class own[kTileRows], peak_class[kTileRows];
-    A keep[kTileRows];  // 1, or 0: ignored
-    A own_weight[kTileRows], loss_scale[kTileRows], gradient_scale[kTileRows];
-    A peak[kTileRows], own_input[kTileRows], own_term[kTileRows], own_rest[kTileRows];
-    double others[kTileRows];  // and what float terms lose of them:
-    A rest[kTileRows];
-    A side[kTileRows], side_weight[kTileRows], own_side_weight[kTileRows];
-    A scale[kTileRows], offset[kTileRows], log_total[kTileRows], own_out[kTileRows], lse[kTileRows];
-    double loss[kTileRows];
   };
 
   // Memory to ask for ahead of its use: a line of each for every class.
@@ -44,7 +28,10 @@ class ColumnLoop {
 
  public:
   ColumnLoop(const F& formula, const RowwiseArguments& arguments)
-      : f(formula), a(arguments), along_inner(all_unit(a, &Stream::by_inner) && a.inner >= kStep) {
+      : f(formula),
+        a(arguments),
+        along_inner(all_unit(a, &Stream::by_inner) && a.inner >= kStep),
+        memory_of(a, along_inner) {
     const int64_t fitting = kTileElements / a.classes / kStep * kStep;
     width = fitting < kStep ? kStep : fitting > kTileRows ? kTileRows : fitting;
     tiles_per_outer = divide_up(along_inner ? a.inner : a.rows, width);
@@ -58,7 +45,7 @@ class ColumnLoop {
       const int64_t size = width * a.classes, spare = 8 * kStep;
       A* memory = static_cast<A*>(thread_scratch(Scratch::task, (4 * size + spare) * sizeof(A)));
       Rows r;
-      choose_constants(r);
+      r.choose_constants(a);
       for (int64_t tile = begin; tile < end; ++tile) losses[tile] = run_tile(tile, memory, size, r);
     });
     if (a.loss_sum) *a.loss_sum = sum_in_order(losses, tiles);
@@ -68,6 +55,7 @@ class ColumnLoop {
   const F f;
   const RowwiseArguments& a;
   const bool along_inner;  // a tile is rows of one outer index, next to each other in memory
+  const TileMemory<A> memory_of;
   int64_t width, tiles_per_outer, tiles;
 
   int64_t first_row(int64_t index) const {
@@ -77,11 +65,11 @@ class ColumnLoop {
   double run_tile(int64_t index, A* memory, int64_t size, Rows& r) const {
     const int64_t row = first_row(index), next_row = index + 1 < tiles ? first_row(index + 1) : row;
     const int64_t left = along_inner ? a.inner - row % a.inner : a.rows - row;
-    const Tile t{row,           left < width ? left : width, memory,
-                 memory + size, memory + 2 * size,           memory + 3 * size};
-    gather(a.x, t, t.x);
-    if (F::kTwoInputs) gather(a.y, t, t.y);
-    choose(t, r);
+    const Tile t{
+        {row, left < width ? left : width}, memory, memory + size, memory + 2 * size, memory + 3 * size};
+    memory_of.gather(a.x, t, t.x, t.out);
+    if (F::kTwoInputs) memory_of.gather(a.y, t, t.y, t.out);
+    r.choose(a, t);
     for (int64_t first = 0; first < t.rows; first += kStep) {
       Ahead ahead{static_cast<const char*>(a.x.data), static_cast<const char*>(a.x.data), 0, 0};
       look_ahead(a.x, a.type, next_row + first, ahead.read, ahead.read_step);
@@ -99,188 +87,19 @@ class ColumnLoop {
       }
       if (a.out.data) map(t, first, r);
     }
-    // Not before both are computed: put may use the input's tile.
-    if (F::kSecond && a.out2.data) put(a.out2, t, t.out2);
-    if (a.out.data) put(a.out, t, t.out);
+    // Not before both are computed: the input's tile becomes scratch.
+    if (F::kSecond && a.out2.data) memory_of.put(a.out2, t, t.out2, t.x);
+    if (a.out.data) memory_of.put(a.out, t, t.out, t.x);
     return loss;
   }
 
   void look_ahead(const Stream& s, DType type, int64_t row, const char*& at, int64_t& step) const {
-    if (!along_inner && !evenly_spaced(s)) return;
+    if (!along_inner && !memory_of.evenly_spaced(s)) return;
     at = element(s, type, a.inner, row);
     step = static_cast<int64_t>(bytes_of(type)) * (along_inner ? s.by_class : kStep);
   }
 
-  // --- between memory and a tile ---
-
-  bool evenly_spaced(const Stream& s) const { return s.by_class == 1 && a.inner == a.rows; }
-  bool contiguous(const Stream& s) const { return evenly_spaced(s) && s.by_inner == a.classes; }
-
-  // Of an input.
-  void gather(const Stream& s, const Tile& t, A* tile) const {
-    const int64_t classes = a.classes;
-    with_type<A>(a.type, s.data, [&](auto* base) {
-      if (along_inner) {
-        const auto* p = base + offset_of(s, t.row);
-        for (int64_t c = 0; c < classes; ++c) {
-          each_step(t, [&](int64_t step, int64_t count) {
-            load_lanes(p + c * s.by_class + step * kStep, count, tile + (step * classes + c) * kStep);
-          });
-        }
-        return;
-      }
-      const int64_t done = rows_to_lanes(s, t, base, tile);
-      each_row(s, t, done, [&](int64_t row, int64_t at) {
-        A* lane = tile + row / kStep * kStep * classes + row % kStep;
-        for (int64_t c = 0; c < classes; ++c) lane[c * kStep] = load(base + at + c * s.by_class);
-      });
-      if (t.rows % kStep == 0) return;
-      A* last = tile + t.rows / kStep * kStep * classes;
-      for (int64_t c = 0; c < classes; ++c) {
-        for (int64_t l = t.rows % kStep; l < kStep; ++l) last[c * kStep + l] = A(0);
-      }
-    });
-  }
-
-  // Of an output.
-  void put(const Stream& s, const Tile& t, A* tile) const {
-    const int64_t classes = a.classes;
-    with_type<A>(a.out_type, s.data, [&](auto* base) {
-      if (along_inner) {
-        auto* p = base + offset_of(s, t.row);
-        for (int64_t c = 0; c < classes; ++c) {
-          each_step(t, [&](int64_t step, int64_t count) {
-            store_lanes(tile + (step * classes + c) * kStep, count, p + c * s.by_class + step * kStep);
-          });
-        }
-        return;
-      }
-      const int64_t done = lanes_to_rows(s, t, tile, base);
-      each_row(s, t, done, [&](int64_t row, int64_t at) {
-        const A* lane = tile + row / kStep * kStep * classes + row % kStep;
-        for (int64_t c = 0; c < classes; ++c) store(base + at + c * s.by_class, lane[c * kStep]);
-      });
-    });
-  }
-
-  int64_t offset_of(const Stream& s, int64_t row) const {
-    return row / a.inner * s.by_outer + row % a.inner * s.by_inner;
-  }
-
-  template <class Body>
-  FUSED_ML_INLINE void each_step(const Tile& t, const Body& body) const {
-    int64_t step = 0;
-    for (; (step + 1) * kStep <= t.rows; ++step) body(step, kStep);
-    if (step * kStep < t.rows) body(step, t.rows - step * kStep);
-  }
-
-  template <class T>
-  FUSED_ML_INLINE static void load_lanes(const T* __restrict from, int64_t count, A* __restrict to) {
-    if (count == kStep) {
-      load_run(from, kStep, to);
-    } else {
-      for (int64_t l = 0; l < kStep; ++l) to[l] = l < count ? load(from + l) : A(0);
-    }
-  }
-  template <class T>
-  FUSED_ML_INLINE static void store_lanes(const A* __restrict from, int64_t count, T* __restrict to) {
-    if (count == kStep) {
-      store_run(from, kStep, to);
-    } else {
-      for (int64_t l = 0; l < count; ++l) store(to + l, from[l]);
-    }
-  }
-
-  // Calls body(row of the tile, its offset in the stream) from row `first` on.
-  template <class Body>
-  FUSED_ML_INLINE void each_row(const Stream& s, const Tile& t, int64_t first, const Body& body) const {
-    int64_t outer = (t.row + first) / a.inner, inner = (t.row + first) % a.inner;
-    for (int64_t row = first; row < t.rows; ++row) {
-      body(row, outer * s.by_outer + inner * s.by_inner);
-      if (++inner == a.inner) {
-        inner = 0;
-        ++outer;
-      }
-    }
-  }
-
-  // As many of the first rows as turn whole, by way of floats. Returns how many.
-  int64_t rows_to_lanes(const Stream& s, const Tile& t, const float* base, float* tile) const {
-    if (!evenly_spaced(s)) return 0;
-    return rows_to_tile(base + t.row * s.by_inner, s.by_inner, t.rows, a.classes, tile);
-  }
-  template <class T>
-  int64_t rows_to_lanes(const Stream& s, const Tile& t, const T* base, float* tile) const {
-    if (!contiguous(s)) return 0;
-    load_strided(base + t.row * a.classes, 1, t.rows * a.classes, t.out);
-    return rows_to_tile(t.out, a.classes, t.rows, a.classes, tile);
-  }
-  int64_t rows_to_lanes(const Stream&, const Tile&, const double*, double*) const { return 0; }
-
-  int64_t lanes_to_rows(const Stream& s, const Tile& t, const float* tile, float* base) const {
-    if (!evenly_spaced(s)) return 0;
-    return tile_to_rows(tile, t.rows, a.classes, base + t.row * s.by_inner, s.by_inner);
-  }
-  template <class T>
-  int64_t lanes_to_rows(const Stream& s, const Tile& t, const float* tile, T* base) const {
-    if (!contiguous(s)) return 0;
-    const int64_t done = tile_to_rows(tile, t.rows, a.classes, t.x, a.classes);
-    store_strided(t.x, done * a.classes, base + t.row * a.classes, 1);
-    return done;
-  }
-  int64_t lanes_to_rows(const Stream&, const Tile&, const double*, double*) const { return 0; }
-
-  // --- a tile's rows ---
-
   int64_t padded(const Tile& t) const { return divide_up(t.rows, kStep) * kStep; }
-
-  // What chosen_at gives a row, a field at a time: what is the same for all rows once, before the first tile;
-  void choose_constants(Rows& r) const {
-    r.all_kept = true;
-    for (int64_t l = 0; l < kTileRows; ++l) {
-      r.own[l] = kNoClass;
-      r.keep[l] = r.own_weight[l] = r.loss_scale[l] = A(1);
-      r.gradient_scale[l] = static_cast<A>(a.gradient_scale);
-    }
-  }
-  // the others for a tile. The lanes behind its last row keep what they held.
-  void choose(const Tile& t, Rows& r) const {
-    if (a.target) {
-      if (a.target_bytes == 8) read_targets(static_cast<const int64_t*>(a.target), t, r);
-      if (a.target_bytes == 4) read_targets(static_cast<const int32_t*>(a.target), t, r);
-      if (a.target_bytes == 1) read_targets(static_cast<const uint8_t*>(a.target), t, r);
-    }
-    const A* by_class = static_cast<const A*>(a.class_weight);
-    const A* by_row = static_cast<const A*>(a.row_weight);
-    const A* gradient = static_cast<const A*>(a.row_gradient);
-    if (a.target && by_class) {
-      for (int64_t l = 0; l < t.rows; ++l) r.own_weight[l] = r.own[l] == kNoClass ? A(1) : by_class[r.own[l]];
-    }
-    if (by_row) memcpy(r.loss_scale, by_row + t.row, t.rows * sizeof(A));
-    if (by_row || gradient) {
-      const A scale = static_cast<A>(a.gradient_scale);
-      for (int64_t l = 0; l < t.rows; ++l) {
-        r.gradient_scale[l] = scale * (gradient ? gradient[t.row + l] : A(1)) * r.loss_scale[l];
-      }
-    }
-  }
-
-  template <class Index>
-  void read_targets(const Index* targets, const Tile& t, Rows& r) const {
-    const uint64_t classes = static_cast<uint64_t>(a.classes);
-    const int64_t ignore = a.ignore_index;
-    int bad = 0, ignored = 0;
-    for (int64_t l = 0; l < t.rows; ++l) {
-      const int64_t own = static_cast<int64_t>(targets[t.row + l]);
-      const bool counts = own != ignore, inside = static_cast<uint64_t>(own) < classes;
-      r.own[l] = counts & inside ? static_cast<Class>(own) : kNoClass;
-      r.keep[l] = counts & inside ? A(1) : A(0);
-      bad |= static_cast<int>(counts & !inside);
-      ignored |= static_cast<int>(!counts);
-    }
-    r.all_kept = !bad && !ignored;
-    for (int64_t l = 0; bad && l < t.rows; ++l) chosen_at<A>(a, t.row + l);  // notes which one
-  }
 
   // --- a step: kStep rows, the classes' loop outside ---
 
@@ -393,12 +212,12 @@ class ColumnLoop {
     const int64_t lanes = padded(t), classes = a.classes;
     if constexpr (F::kOwn != Own::none) {
       for (int64_t l = 0; l < lanes; ++l) {
-        const int64_t c = r.own[l] == kNoClass ? 0 : static_cast<int64_t>(r.own[l]);
+        const int64_t c = r.own[l] == Rows::kNoClass ? 0 : static_cast<int64_t>(r.own[l]);
         r.own_input[l] = t.x[(l / kStep * classes + c) * kStep + l % kStep];
       }
 #pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
-        const bool there = r.own[l] != kNoClass;
+        const bool there = r.own[l] != Rows::kNoClass;
         const Parts<A> term = formula.term(Reference::make(r.peak[l]), r.own_input[l], A(0), there);
         r.own_term[l] = there ? term.value : A(0);
         r.own_rest[l] = there ? term.rest : A(0);
@@ -417,8 +236,8 @@ class ColumnLoop {
       sums.own = F::kOwn == Own::none
                      ? 0.0
                      : static_cast<double>(r.own_term[l]) + static_cast<double>(r.own_rest[l]);
-      sums.own_logit = F::kOwn == Own::none || r.own[l] == kNoClass ? -Constants<A>::infinity
-                                                                    : f.logit(f.key(r.own_input[l]));
+      sums.own_logit = F::kOwn == Own::none || r.own[l] == Rows::kNoClass ? -Constants<A>::infinity
+                                                                          : f.logit(f.key(r.own_input[l]));
       sums.own_weight = r.own_weight[l];
       sums.side = F::kSide ? r.side[l] : A(0);
       sums.side_weight = F::kSide ? r.side_weight[l] : A(0);

@@ -11,7 +11,7 @@ from importlib.util import module_from_spec
 from pathlib import Path
 from types import ModuleType
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "build" / "raw" / ("_raw" + sysconfig.get_config_var("EXT_SUFFIX"))
 SOURCES = [*(ROOT / "csrc" / "raw").glob("*.cpp"), *(ROOT / "csrc" / "cpu").glob("isa_*.cpp")]
 

@@ -1,4 +1,4 @@
-"""Micro-benchmarks: ``python -m raw [PATTERN]``, rows whose name contains it. The best of many runs, one thread."""
+"""Micro-benchmarks: ``python -m bench.raw [PATTERN]``, rows whose name contains it. Best of many runs, one thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import fused_ml
-import raw
+from bench import raw
 
 FORMULAS = ("exp", "log", "log1p", "expm1", "tanh", "sigmoid", "exp_nonpositive", "log1p_of_fraction")
 SHAPES = ((65536, 3), (65536, 10), (8192, 64), (4096, 1000), (256, 32000))

@@ -1,12 +1,13 @@
 """The formulas and the shipped kernels on NumPy arrays, without torch's dispatcher, at any instruction set.
 
-For development: tests and micro-benchmarks (``python -m raw``). Not in the wheel; built from csrc/raw on first import.
+For development: tests and micro-benchmarks (``python -m bench.raw``). Not in the wheel; built from csrc/raw on the
+first import.
 """
 
 from typing import Any
 
+from bench.raw import _build
 from fused_ml import _library
-from raw import _build
 
 _module = _build.load()
 _module.open_library(str(_library.LIBRARY))

@@ -1,0 +1,144 @@
+// Between memory of any strides and a tile [step, class, lane], whose lanes are rows.
+#pragma once
+
+namespace FUSED_ML_NAMESPACE {
+
+// Rows [row, row + rows) of the operands.
+struct TileRows {
+  int64_t row, rows;
+};
+
+template <class A>
+class TileMemory {
+ public:
+  // along_inner: a tile is rows of one outer index, next to each other in memory.
+  TileMemory(const RowwiseArguments& arguments, bool rows_along_inner)
+      : a(arguments), along_inner(rows_along_inner) {}
+
+  // Whether each row's classes lie side by side, and the rows at one distance.
+  bool evenly_spaced(const Stream& s) const { return s.by_class == 1 && a.inner == a.rows; }
+
+  // Rows of an input into a tile; the lanes behind the last row get 0.
+  void gather(const Stream& s, const TileRows& t, A* tile, A* scratch) const {
+    const int64_t classes = a.classes;
+    with_type<A>(a.type, s.data, [&](auto* base) {
+      if (along_inner) {
+        const auto* p = base + offset_of(s, t.row);
+        for (int64_t c = 0; c < classes; ++c) {
+          each_step(t, [&](int64_t step, int64_t count) {
+            load_lanes(p + c * s.by_class + step * kStep, count, tile + (step * classes + c) * kStep);
+          });
+        }
+        return;
+      }
+      const int64_t done = rows_to_lanes(s, t, base, tile, scratch);
+      each_row(s, t, done, [&](int64_t row, int64_t at) {
+        A* lane = tile + row / kStep * kStep * classes + row % kStep;
+        for (int64_t c = 0; c < classes; ++c) lane[c * kStep] = load(base + at + c * s.by_class);
+      });
+      if (t.rows % kStep == 0) return;
+      A* last = tile + t.rows / kStep * kStep * classes;
+      for (int64_t c = 0; c < classes; ++c) {
+        for (int64_t l = t.rows % kStep; l < kStep; ++l) last[c * kStep + l] = A(0);
+      }
+    });
+  }
+
+  // A tile into rows of an output.
+  void put(const Stream& s, const TileRows& t, const A* tile, A* scratch) const {
+    const int64_t classes = a.classes;
+    with_type<A>(a.out_type, s.data, [&](auto* base) {
+      if (along_inner) {
+        auto* p = base + offset_of(s, t.row);
+        for (int64_t c = 0; c < classes; ++c) {
+          each_step(t, [&](int64_t step, int64_t count) {
+            store_lanes(tile + (step * classes + c) * kStep, count, p + c * s.by_class + step * kStep);
+          });
+        }
+        return;
+      }
+      const int64_t done = lanes_to_rows(s, t, tile, base, scratch);
+      each_row(s, t, done, [&](int64_t row, int64_t at) {
+        const A* lane = tile + row / kStep * kStep * classes + row % kStep;
+        for (int64_t c = 0; c < classes; ++c) store(base + at + c * s.by_class, lane[c * kStep]);
+      });
+    });
+  }
+
+ private:
+  const RowwiseArguments& a;
+  const bool along_inner;
+
+  bool contiguous(const Stream& s) const { return evenly_spaced(s) && s.by_inner == a.classes; }
+
+  int64_t offset_of(const Stream& s, int64_t row) const {
+    return row / a.inner * s.by_outer + row % a.inner * s.by_inner;
+  }
+
+  template <class Body>
+  FUSED_ML_INLINE void each_step(const TileRows& t, const Body& body) const {
+    int64_t step = 0;
+    for (; (step + 1) * kStep <= t.rows; ++step) body(step, kStep);
+    if (step * kStep < t.rows) body(step, t.rows - step * kStep);
+  }
+
+  template <class T>
+  FUSED_ML_INLINE static void load_lanes(const T* __restrict from, int64_t count, A* __restrict to) {
+    if (count == kStep) {
+      load_run(from, kStep, to);
+    } else {
+      for (int64_t l = 0; l < kStep; ++l) to[l] = l < count ? load(from + l) : A(0);
+    }
+  }
+  template <class T>
+  FUSED_ML_INLINE static void store_lanes(const A* __restrict from, int64_t count, T* __restrict to) {
+    if (count == kStep) {
+      store_run(from, kStep, to);
+    } else {
+      for (int64_t l = 0; l < count; ++l) store(to + l, from[l]);
+    }
+  }
+
+  // Calls body(row of the tile, its offset in the stream) from row `first` on.
+  template <class Body>
+  FUSED_ML_INLINE void each_row(const Stream& s, const TileRows& t, int64_t first, const Body& body) const {
+    int64_t outer = (t.row + first) / a.inner, inner = (t.row + first) % a.inner;
+    for (int64_t row = first; row < t.rows; ++row) {
+      body(row, outer * s.by_outer + inner * s.by_inner);
+      if (++inner == a.inner) {
+        inner = 0;
+        ++outer;
+      }
+    }
+  }
+
+  // As many of the first rows as turn whole, by way of floats. Returns how many.
+  int64_t rows_to_lanes(const Stream& s, const TileRows& t, const float* base, float* tile, float*) const {
+    if (!evenly_spaced(s)) return 0;
+    return rows_to_tile(base + t.row * s.by_inner, s.by_inner, t.rows, a.classes, tile);
+  }
+  template <class T>
+  int64_t rows_to_lanes(const Stream& s, const TileRows& t, const T* base, float* tile,
+                        float* scratch) const {
+    if (!contiguous(s)) return 0;
+    load_strided(base + t.row * a.classes, 1, t.rows * a.classes, scratch);
+    return rows_to_tile(scratch, a.classes, t.rows, a.classes, tile);
+  }
+  int64_t rows_to_lanes(const Stream&, const TileRows&, const double*, double*, double*) const { return 0; }
+
+  int64_t lanes_to_rows(const Stream& s, const TileRows& t, const float* tile, float* base, float*) const {
+    if (!evenly_spaced(s)) return 0;
+    return tile_to_rows(tile, t.rows, a.classes, base + t.row * s.by_inner, s.by_inner);
+  }
+  template <class T>
+  int64_t lanes_to_rows(const Stream& s, const TileRows& t, const float* tile, T* base,
+                        float* scratch) const {
+    if (!contiguous(s)) return 0;
+    const int64_t done = tile_to_rows(tile, t.rows, a.classes, scratch, a.classes);
+    store_strided(scratch, done * a.classes, base + t.row * a.classes, 1);
+    return done;
+  }
+  int64_t lanes_to_rows(const Stream&, const TileRows&, const double*, double*, double*) const { return 0; }
+};
+
+}  // namespace FUSED_ML_NAMESPACE
