@@ -4,7 +4,7 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 QUICK ?=
-SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' ')' -print) setup.py pyproject.toml
+SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' ')' -print) setup.py pyproject.toml
 RAW := $(wildcard csrc/raw/*) raw/_build.py
 TYPED = fused_ml bench examples
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -65,13 +65,13 @@ lint: $(VENV)/packages-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 	tests/formulas_on_device.sh
 
 format: $(VENV)/packages-ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info fused_ml/*.so
+	rm -rf $(VENV) build dist *.egg-info fused_ml/*.so fused_ml/_cuda.json
