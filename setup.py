@@ -24,6 +24,7 @@ FLAGS = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fvisibility=hidden",
+    "-g0",  # Python's own flags ask for debug information: nine tenths of the library
     "-Wall",
     "-Wno-unknown-pragmas",
     "-Wno-psabi",  # vectors are passed between inlined functions only
@@ -67,11 +68,13 @@ def find_toolkit() -> tuple[Path | None, str]:
 def cuda_extension(root: Path) -> tuple[Extension, dict]:
     """The CUDA library, and what it is built with and for."""
     nvcc = str(root / "bin" / "nvcc")
-    known = output(nvcc, "--list-gpu-arch").split()
+    known, version = output(nvcc, "--list-gpu-arch").split(), output(nvcc, "--version")
+    toolkit = re.search(r"release ([\d.]+)", version)[1]
     default = ";".join(a for a in ARCHITECTURES if "compute_" + a.replace(".", "") in known) + "+PTX"
     wanted = os.environ["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST") or default
     cpp.CUDA_HOME = str(root)  # None where torch itself has no CUDA
     cpp._check_cuda_version = lambda *_: None  # torch may have another CUDA, or none: no header of that part is used
+    small = "--compress-mode=size" if int(toolkit.split(".")[0]) >= 13 else "-Xfatbin=-compress-all"
     threads = [f"--threads={n}"] if (n := os.environ.get("NVCC_THREADS")) else []
     lib = next(d for d in ("lib64", "lib", "targets/x86_64-linux/lib") if (root / d / "libcudart_static.a").exists())
     extension = Extension(
@@ -81,8 +84,7 @@ def cuda_extension(root: Path) -> tuple[Extension, dict]:
         extra_compile_args={
             "cxx": [*FLAGS, TARGET, "-DUSE_CUDA"],
             # Not one flag may contain "arch": torch would leave out those of TORCH_CUDA_ARCH_LIST.
-            "nvcc": ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", "-Xfatbin=-compress-all", *threads, TARGET,
-                     "-DUSE_CUDA"],
+            "nvcc": ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", small, *threads, TARGET, "-DUSE_CUDA"],
         },
         # The runtime's symbols stay inside: torch brings a libcudart of its own, perhaps of another version.
         extra_link_args=[*LINK, f"-L{root / lib}", "-lcudart_static", "-lrt", "-ldl", "-lpthread",
@@ -90,8 +92,7 @@ def cuda_extension(root: Path) -> tuple[Extension, dict]:
         language="c++",
         py_limited_api=True,
     )  # fmt: skip
-    toolkit = re.search(r"release ([\d.]+)", output(nvcc, "--version"))
-    return extension, {"toolkit": toolkit and toolkit[1], "architectures": re.split("[; ]+", wanted)}
+    return extension, {"toolkit": toolkit, "architectures": re.split("[; ]+", wanted)}
 
 
 class BuildLibraries(cpp.BuildExtension):

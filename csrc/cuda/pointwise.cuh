@@ -58,15 +58,54 @@ struct Places {
   }
 };
 
-template <class F, class A, int kRun, bool kMixed, Wanted kWanted>
+// How a kernel is compiled.
+template <class Arithmetic, int kRunSize, bool kMixedTypes, bool kEvenWeights, Wanted kWantedResults>
+struct Variant {
+  using A = Arithmetic;
+  static constexpr int kRun = kRunSize;
+  static constexpr bool kMixed = kMixedTypes;  // operands of other types than A
+  static constexpr bool kEven =
+      kEvenWeights;  // w, p and g are each one number for all elements, or not there
+  static constexpr bool kValue = kWantedResults != Wanted::gradient;
+  static constexpr bool kGradient = kWantedResults != Wanted::value;
+  using Operand = Run<A, kRun, kMixed>;
+  using OneByOne = Variant<A, 1, kMixed, kEven, kWantedResults>;
+};
+
+template <class A>
+struct Weights {
+  A w, p, g;
+};
+
+// Those of the first element, and of all where V::kEven.
+template <class V>
+__device__ __forceinline__ Weights<typename V::A> weights(const PointwiseTask& task) {
+  using A = typename V::A;
+  double scale = task.a.gradient_scale;
+  if (V::kGradient && task.denominator.data) {
+    const double denominator = get_number(task.denominator);
+    scale = denominator == 0 ? 0 : 1 / denominator;
+  }
+  const auto first = [](const Elements& e, A absent) {
+    A value[1];
+    Run<A, 1, V::kMixed> one;
+    one.fetch(e, 0, 0);
+    one.widen(e, 0, absent, value);
+    return value[0];
+  };
+  return {first(task.a.w, A(1)), first(task.a.p, A(1)), first(task.a.g, static_cast<A>(scale))};
+}
+
+template <class V, class F>
 class PointwiseBody {
  public:
-  __device__ __forceinline__ PointwiseBody(const F& formula, const PointwiseTask& task)
-      : f(formula), a(task.a), scale(static_cast<A>(task.a.gradient_scale)) {
-    if (kWanted == Wanted::value || !task.denominator.data) return;
-    const double denominator = get_number(task.denominator);
-    scale = static_cast<A>(denominator == 0 ? 0 : 1 / denominator);
-  }
+  using A = typename V::A;
+  using Operand = typename V::Operand;
+  static constexpr int kRun = V::kRun;
+
+  __device__ __forceinline__ PointwiseBody(const F& formula, const PointwiseArguments& arguments,
+                                           const Weights<A>& weights)
+      : f(formula), a(arguments), even(weights), inner(arguments.dims - 1) {}
 
   // kRun elements from `element` on. Returns the sum of their values.
   __device__ __forceinline__ double take(int64_t element) const {
@@ -74,12 +113,12 @@ class PointwiseBody {
     A value[kRun], dx[kRun], dt[kRun];
     compute(at, value, dx, dt);
     double sum = 0;
-    if constexpr (kWanted != Wanted::gradient) {
+    if constexpr (V::kValue) {
 #pragma unroll
       for (int i = 0; i < kRun; ++i) sum += static_cast<double>(value[i]);
       if (a.value.data) Operand::put(a.value, at.value, value);
     }
-    if constexpr (kWanted != Wanted::value) {
+    if constexpr (V::kGradient) {
       if (a.dx.data) Operand::put(a.dx, at.dx, dx);
       if (a.dt.data) Operand::put(a.dt, at.dt, dt);
     }
@@ -87,51 +126,64 @@ class PointwiseBody {
   }
 
  private:
-  using Operand = Run<A, kRun, kMixed>;
   const F& f;
   const PointwiseArguments& a;
-  A scale;  // the gradient of every value, where there is no g
+  const Weights<A>& even;
+  const int inner;
 
   __device__ __forceinline__ void compute(const Places& at, A (&value)[kRun], A (&dx)[kRun],
                                           A (&dt)[kRun]) const {
-    const int inner = a.dims - 1;
     Operand x, t, w, p, g;
-    x.fetch(a.x, at.x, a.x.strides[inner]);
-    t.fetch(a.t, at.t, a.t.strides[inner]);
-    w.fetch(a.w, at.w, a.w.strides[inner]);
-    p.fetch(a.p, at.p, a.p.strides[inner]);
-    g.fetch(a.g, at.g, a.g.strides[inner]);
+    fetch(x, a.x, at.x);
+    fetch(t, a.t, at.t);
+    if constexpr (!V::kEven) {
+      fetch(w, a.w, at.w);
+      fetch(p, a.p, at.p);
+      fetch(g, a.g, at.g);
+    }
     A x_of[kRun], t_of[kRun], w_of[kRun], p_of[kRun], g_of[kRun];
-    x.widen(a.x, a.x.strides[inner], A(0), x_of);
-    t.widen(a.t, a.t.strides[inner], A(0), t_of);
-    w.widen(a.w, a.w.strides[inner], A(1), w_of);
-    p.widen(a.p, a.p.strides[inner], A(1), p_of);
-    g.widen(a.g, a.g.strides[inner], scale, g_of);
+    widen(x, a.x, A(0), x_of);
+    widen(t, a.t, A(0), t_of);
+    if constexpr (!V::kEven) {
+      widen(w, a.w, A(1), w_of);
+      widen(p, a.p, A(1), p_of);
+      widen(g, a.g, even.g, g_of);
+    }
 #pragma unroll
     for (int i = 0; i < kRun; ++i) {
-      const PointwiseResult<A> r = f(PointwiseInputs<A>{x_of[i], t_of[i], w_of[i], p_of[i], g_of[i]});
+      PointwiseInputs<A> in{x_of[i], t_of[i], even.w, even.p, even.g};
+      if constexpr (!V::kEven) in = {x_of[i], t_of[i], w_of[i], p_of[i], g_of[i]};
+      const PointwiseResult<A> r = f(in);
       value[i] = r.value;
       dx[i] = r.dx;
       dt[i] = r.dt;
     }
   }
+  __device__ __forceinline__ void fetch(Operand& to, const Elements& e, int64_t at) const {
+    to.fetch(e, at, e.strides[inner]);
+  }
+  __device__ __forceinline__ void widen(const Operand& from, const Elements& e, A absent,
+                                        A (&to)[kRun]) const {
+    from.widen(e, e.strides[inner], absent, to);
+  }
 };
 
-template <class F, class A, int kRun, bool kMixed, Wanted kWanted>
+template <class V, class F>
 __global__ void __launch_bounds__(kPointwiseThreads)
     pointwise_kernel(const __grid_constant__ PointwiseTask task, const F f) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kPointwiseThreads + threadIdx.x;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kPointwiseThreads;
-  const PointwiseBody<F, A, kRun, kMixed, kWanted> body(f, task);
+  const auto even = weights<V>(task);
+  const PointwiseBody<V, F> runs(f, task.a, even);
   double sum = 0;
-  for (int64_t run = thread; run < task.runs; run += threads) sum += body.take(task.head + run * kRun);
-  if constexpr (kRun > 1) {
-    const PointwiseBody<F, A, 1, kMixed, kWanted> ragged(f, task);
-    const int64_t in_runs = task.runs * kRun;
+  for (int64_t run = thread; run < task.runs; run += threads) sum += runs.take(task.head + run * V::kRun);
+  if constexpr (V::kRun > 1) {
+    const PointwiseBody<typename V::OneByOne, F> ragged(f, task.a, even);
+    const int64_t in_runs = task.runs * V::kRun;
     for (int64_t i = thread; i < task.a.numel - in_runs; i += threads)
       sum += ragged.take(i < task.head ? i : i + in_runs);
   }
-  if constexpr (kWanted != Wanted::gradient) {
+  if constexpr (V::kValue) {
     if (!task.partials) return;
     sum = block_sum<kPointwiseThreads>(sum);
     if (threadIdx.x == 0) task.partials[blockIdx.x] = sum;

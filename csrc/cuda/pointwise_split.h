@@ -2,6 +2,7 @@
 // code.
 #pragma once
 
+#include <algorithm>
 #include <array>
 
 #include "arguments.h"
@@ -17,6 +18,11 @@ inline bool of_one_type(const PointwiseArguments& a, DType type) {
     if (e->data && e->type != type) return false;
   }
   return true;
+}
+
+// Whether the operand is one number for all elements, or not there.
+inline bool is_even(const PointwiseArguments& a, const Elements& e) {
+  return !e.data || std::all_of(e.strides, e.strides + a.dims, [](int64_t stride) { return stride == 0; });
 }
 
 inline int64_t bytes_in(DType type) { return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2; }
