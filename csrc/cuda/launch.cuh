@@ -56,9 +56,8 @@ void launch(const Launch& l, void (*kernel)(Parameters...), Arguments&&... argum
   constexpr size_t kUnasked = 48 << 10;  // more dynamic shared memory than this must be asked for
   cudaError_t error = cudaSuccess;
   if (l.shared_bytes > kUnasked) {
-    error =
-        cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                             cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(l.shared_bytes));
+    error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(l.shared_bytes));
   }
   cudaLaunchConfig_t config{};
   config.gridDim = l.blocks;
