@@ -17,7 +17,7 @@ help:
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
 	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
-	@echo "make wheel          build the wheel into dist/"
+	@echo "make wheel          build the wheel into dist/, audit it, try it in a clean environment"
 	@echo "make lint           formatting, types, and every formula through nvcc where there is one"
 
 # Each stamp is newer than what it was made from: the second run is quick.
@@ -59,7 +59,7 @@ bench: setup
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 wheel: $(VENV)/packages-ready
-	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
+	VENV=$(VENV) .ci/wheel $(TORCH)
 
 lint: $(VENV)/packages-ready
 	$(BIN)/ruff check .

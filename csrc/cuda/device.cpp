@@ -6,21 +6,32 @@
 
 namespace fused_ml::cuda {
 
+namespace {
+
+const char* advice(cudaError_t error) {
+  switch (error) {
+    case cudaErrorNoKernelImageForDevice:
+      return "this build holds no code for this GPU; `python -m fused_ml` shows its architectures: rebuild "
+             "with "
+             "TORCH_CUDA_ARCH_LIST set to the GPU's";
+    case cudaErrorInsufficientDriver:
+      return "the driver is older than the CUDA toolkit of this build: update it, or build with an older "
+             "toolkit";
+    default:
+      return "an earlier kernel may have failed: CUDA_LAUNCH_BLOCKING=1 shows which";
+  }
+}
+
+}  // namespace
+
 void launch_failed(const char* kernel, cudaError_t error) {
-  const char* hint = error == cudaErrorNoKernelImageForDevice
-                         ? "this build holds no code for this GPU: see the architectures in `python -m "
-                           "fused_ml`, and rebuild "
-                           "with TORCH_CUDA_ARCH_LIST set to the GPU's"
-                     : error == cudaErrorInsufficientDriver
-                         ? "the driver is older than the CUDA toolkit of this build: see docs/building.md"
-                         : "if an earlier kernel failed, CUDA_LAUNCH_BLOCKING=1 shows which";
   STD_TORCH_CHECK(false, "fused_ml: CUDA kernel ", kernel, " was not launched: ", cudaGetErrorName(error),
-                  ", ", cudaGetErrorString(error), " (", hint, ")");
+                  ", ", cudaGetErrorString(error), " (", advice(error), ")");
 }
 
 void query_failed(cudaError_t error) {
-  STD_TORCH_CHECK(false, "fused_ml: CUDA device query failed: ", cudaGetErrorName(error), ", ",
-                  cudaGetErrorString(error));
+  STD_TORCH_CHECK(false, "fused_ml: a question to the CUDA runtime failed: ", cudaGetErrorName(error), ", ",
+                  cudaGetErrorString(error), " (", advice(error), ")");
 }
 
 cudaStream_t current_stream(int device) {

@@ -11,6 +11,12 @@ namespace fused_ml::cuda {
 
 namespace {
 
+// Whether value and gradient are never asked for together.
+template <class F>
+constexpr bool kActivation = false;
+template <class A>
+constexpr bool kActivation<formulas::LogSigmoid<A>> = true;
+
 template <class V, class F>
 int64_t start(const F& f, const PointwiseTask& task, cudaStream_t stream) {
   const auto kernel = pointwise_kernel<V, F>;
@@ -25,9 +31,11 @@ int64_t start(const F& f, const PointwiseTask& task, cudaStream_t stream) {
 template <class A, int kRun, bool kMixed, bool kEven, class F>
 int64_t choose_wanted(const F& f, const PointwiseTask& task, cudaStream_t stream) {
   const bool value = task.a.value.data || task.partials, gradient = task.a.dx.data || task.a.dt.data;
-  if (!gradient) return start<Variant<A, kRun, kMixed, kEven, Wanted::value>>(f, task, stream);
-  if (!value) return start<Variant<A, kRun, kMixed, kEven, Wanted::gradient>>(f, task, stream);
-  return start<Variant<A, kRun, kMixed, kEven, Wanted::both>>(f, task, stream);
+  if constexpr (!kActivation<F>) {
+    if (value && gradient) return start<Variant<A, kRun, kMixed, kEven, Wanted::both>>(f, task, stream);
+  }
+  return gradient ? start<Variant<A, kRun, kMixed, kEven, Wanted::gradient>>(f, task, stream)
+                  : start<Variant<A, kRun, kMixed, kEven, Wanted::value>>(f, task, stream);
 }
 
 template <class A, int kRun, bool kMixed, class F>

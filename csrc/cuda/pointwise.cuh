@@ -77,7 +77,7 @@ struct Weights {
   A w, p, g;
 };
 
-// Those of the first element, and of all where V::kEven.
+// Those of all elements where V::kEven; else w and p are not used, and g where there is no such operand.
 template <class V>
 __device__ __forceinline__ Weights<typename V::A> weights(const PointwiseTask& task) {
   using A = typename V::A;
@@ -86,6 +86,7 @@ __device__ __forceinline__ Weights<typename V::A> weights(const PointwiseTask& t
     const double denominator = get_number(task.denominator);
     scale = denominator == 0 ? 0 : 1 / denominator;
   }
+  if (!V::kEven || task.a.numel == 0) return {A(1), A(1), static_cast<A>(scale)};
   const auto first = [](const Elements& e, A absent) {
     A value[1];
     Run<A, 1, V::kMixed> one;
