@@ -30,9 +30,8 @@ FLAGS = [
     "-Wno-psabi",  # vectors are passed between inlined functions only
     *os.environ.get("FUSED_ML_CXXFLAGS", "").split(),
 ]
-TORCH_LIBRARIES = str(Path(cpp.__file__).parents[1] / "lib")
 LINK = [
-    "-L" + TORCH_LIBRARIES, "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu",
+    f"-L{Path(cpp.__file__).parents[1] / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu",
     *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
 ]  # fmt: skip
 BOTH = ["csrc/pointwise_ops.cpp"]  # operators that both libraries compile, each for its own device
@@ -40,8 +39,7 @@ ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # and PTX o
 
 
 def output(*command: str) -> str:
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return done.stdout if done.returncode == 0 else ""
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 
 
 def find_toolkit() -> tuple[Path | None, str]:
@@ -52,10 +50,9 @@ def find_toolkit() -> tuple[Path | None, str]:
     if wanted == "0":
         return None, "FUSED_ML_CUDA=0"
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
-    nvcc = shutil.which("nvcc")
-    if not home and nvcc:  # perhaps a script that calls another: the compiler itself knows where it lies
+    if not home and (nvcc := shutil.which("nvcc")):  # perhaps a script: the compiler itself knows where it lies
         top = re.search(r"TOP=(.*)", output(nvcc, "--dryrun", "-x", "cu", os.devnull))
-        home = top and os.path.realpath(top.group(1).strip())
+        home = top and os.path.realpath(top[1].strip())
     root = Path(home or "/usr/local/cuda")
     if (root / "bin" / "nvcc").exists():
         return root, ""
@@ -65,42 +62,42 @@ def find_toolkit() -> tuple[Path | None, str]:
     return None, reason
 
 
-def cuda_extension(root: Path) -> tuple[Extension, dict]:
+def library(name: str, sources: list, flags: dict, link: list, include: list) -> Extension:
+    return Extension(f"fused_ml.{name}", sources, language="c++", py_limited_api=True, extra_compile_args=flags,
+                     extra_link_args=[*LINK, *link], include_dirs=include)  # fmt: skip
+
+
+def cuda_library(root: Path) -> tuple[Extension, dict]:
     """The CUDA library, and what it is built with and for."""
     nvcc = str(root / "bin" / "nvcc")
-    known, version = output(nvcc, "--list-gpu-arch").split(), output(nvcc, "--version")
-    toolkit = re.search(r"release ([\d.]+)", version)[1]
+    known = output(nvcc, "--list-gpu-arch").split()
+    toolkit = re.search(r"release ([\d.]+)", output(nvcc, "--version"))[1]
     default = ";".join(a for a in ARCHITECTURES if "compute_" + a.replace(".", "") in known) + "+PTX"
     wanted = os.environ["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST") or default
     cpp.CUDA_HOME = str(root)  # None where torch itself has no CUDA
     cpp._check_cuda_version = lambda *_: None  # torch may have another CUDA, or none: no header of that part is used
+    folders = (root / d for d in ("lib64", "lib", "targets/x86_64-linux/lib"))
+    runtime = next((d for d in folders if (d / "libcudart_static.a").exists()), root)
+    # Not one flag of nvcc may contain "arch": torch would leave out those of TORCH_CUDA_ARCH_LIST.
     small = "--compress-mode=size" if int(toolkit.split(".")[0]) >= 13 else "-Xfatbin=-compress-all"
     threads = [f"--threads={n}"] if (n := os.environ.get("NVCC_THREADS")) else []
-    lib = next(d for d in ("lib64", "lib", "targets/x86_64-linux/lib") if (root / d / "libcudart_static.a").exists())
-    extension = Extension(
-        "fused_ml._cuda",
-        sorted(str(path) for path in Path("csrc/cuda").iterdir() if path.suffix in (".cu", ".cpp")) + BOTH,
-        include_dirs=[*cpp.include_paths(), str(root / "include")],
-        extra_compile_args={
-            "cxx": [*FLAGS, TARGET, "-DUSE_CUDA"],
-            # Not one flag may contain "arch": torch would leave out those of TORCH_CUDA_ARCH_LIST.
-            "nvcc": ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", small, *threads, TARGET, "-DUSE_CUDA"],
-        },
-        # The runtime's symbols stay inside: torch brings a libcudart of its own, perhaps of another version.
-        extra_link_args=[*LINK, f"-L{root / lib}", "-lcudart_static", "-lrt", "-ldl", "-lpthread",
-                         "-Wl,--exclude-libs,ALL"],
-        language="c++",
-        py_limited_api=True,
-    )  # fmt: skip
+    flags = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", small, *threads, TARGET, "-DUSE_CUDA"]
+    # The runtime's symbols stay inside: torch brings a libcudart of its own, perhaps of another version.
+    link = [f"-L{runtime}", "-lcudart_static", "-lrt", "-ldl", "-lpthread", "-Wl,--exclude-libs,ALL"]
+    sources = sorted(str(path) for path in Path("csrc/cuda").iterdir() if path.suffix in (".cu", ".cpp")) + BOTH
+    extension = library("_cuda", sources, {"cxx": [*FLAGS, TARGET, "-DUSE_CUDA"], "nvcc": flags}, link,
+                        [*cpp.include_paths(), str(root / "include")])  # fmt: skip
     return extension, {"toolkit": toolkit, "architectures": re.split("[; ]+", wanted)}
 
 
 class BuildLibraries(cpp.BuildExtension):
     """Says what is built; keeps the libraries' objects apart; writes the CUDA library's facts beside it."""
 
+    summary = ""
     facts: dict = {}
 
     def run(self) -> None:
+        print(self.summary, flush=True)
         super().run()
         library = Path(self.get_ext_fullpath("fused_ml._cuda"))
         if not self.facts:
@@ -124,27 +121,19 @@ class PlatformWheel(bdist_wheel):
         return ("py3", "none", super().get_tag()[2])
 
 
-def main() -> None:
-    cpu = Extension(
-        "fused_ml._cpu",
-        sorted(str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")),
-        include_dirs=cpp.include_paths(),
-        extra_compile_args={"cxx": [*FLAGS, TARGET]},
-        extra_link_args=LINK,
-        language="c++",
-        py_limited_api=True,
-    )
-    modules = [cpu]
-    levels = "baseline, avx2, avx512" if platform.machine() == "x86_64" else "baseline"
-    root, summary = find_toolkit()
+if __name__ == "__main__":  # raw/_build.py reads FLAGS
+    sources = sorted(str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp"))
+    modules = [library("_cpu", sources, {"cxx": [*FLAGS, TARGET]}, [], cpp.include_paths())]
+    root, kernels = find_toolkit()
     if root:
-        cuda, facts = cuda_extension(root)
+        cuda, facts = cuda_library(root)
         modules.append(cuda)
         BuildLibraries.facts = facts
-        summary = f"CUDA {facts['toolkit']} kernels for {' '.join(facts['architectures'])}"
+        kernels = f"CUDA {facts['toolkit']} kernels for {' '.join(facts['architectures'])}"
     else:
-        summary = f"no CUDA kernels ({summary})"
-    print(f"fused_ml: CPU kernels ({levels}); {summary}", flush=True)
+        kernels = f"no CUDA kernels ({kernels})"
+    levels = "baseline, avx2, avx512" if platform.machine() == "x86_64" else "baseline"
+    BuildLibraries.summary = f"fused_ml: CPU kernels ({levels}); {kernels}"
     setup(
         ext_modules=modules,
         cmdclass={
@@ -152,7 +141,3 @@ def main() -> None:
             "bdist_wheel": PlatformWheel,
         },
     )
-
-
-if __name__ == "__main__":  # raw/_build.py reads FLAGS
-    main()
