@@ -7,6 +7,8 @@ QUICK ?=
 SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' ')' -print) setup.py pyproject.toml
 RAW := $(wildcard csrc/raw/*) raw/_build.py
 TYPED = fused_ml bench examples
+# The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU.
+EMULATED = $(addprefix tests/test_,bce_with_logits.py logsigmoid.py pointwise_runs.py)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup test test-exhaustive test-sanitize demo bench wheel lint format clean
@@ -45,6 +47,7 @@ setup: $(VENV)/raw-ready
 
 test: setup
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --device=cuda-emulated $(EMULATED)
 
 test-exhaustive: setup
 	$(BIN)/python -m pytest tests/test_formulas.py --exhaustive

@@ -35,6 +35,8 @@ def pytest_configure(config):
     if config.getoption("--device") == EMULATED:
         from cuda_on_cpu import library
 
+        if problem := library.missing():
+            pytest.exit(f"the CUDA sources were not tested: {problem}", returncode=0)
         library.load()
     config.addinivalue_line("markers", "slow: takes several seconds; part of the default run")
 

@@ -16,7 +16,7 @@ import torch
 import torch.utils.cpp_extension as cpp
 
 sys.path.insert(0, str(Path(__file__).parent))
-from build import build
+from build import BuildError, build, toolkit_include
 
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = ROOT / "csrc" / "cuda"
@@ -28,6 +28,15 @@ TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 def sources() -> list[Path]:
     """What the CUDA library is compiled from."""
     return sorted(path for path in CUDA.iterdir() if path.suffix in (".cu", ".cpp")) + BOTH
+
+
+def missing() -> str:
+    """What the build needs and does not find, or ""."""
+    try:
+        toolkit_include()
+    except BuildError as problem:
+        return str(problem)
+    return ""
 
 
 def compile_library(sanitize: str | None = None) -> Path:
