@@ -4,9 +4,11 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 QUICK ?=
-SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' ')' -print) setup.py pyproject.toml
+SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' ')' -print) setup.py pyproject.toml
 RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
+# The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU.
+EMULATED = $(addprefix tests/test_,bce_with_logits.py logsigmoid.py pointwise_runs.py)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup test test-exhaustive test-sanitize demo bench wheel lint format clean
@@ -17,7 +19,7 @@ help:
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
 	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
-	@echo "make wheel          build the wheel into dist/"
+	@echo "make wheel          build the wheel into dist/, audit it, try it in a clean environment"
 	@echo "make lint           formatting, types, and every formula through nvcc where there is one"
 
 # Each stamp is newer than what it was made from: the second run is quick.
@@ -45,6 +47,7 @@ setup: $(VENV)/raw-ready
 
 test: setup
 	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --device=cuda-emulated $(EMULATED)
 
 test-exhaustive: setup
 	$(BIN)/python -m pytest tests/test_formulas.py --exhaustive
@@ -59,19 +62,19 @@ bench: setup
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
 
 wheel: $(VENV)/packages-ready
-	$(BIN)/pip wheel -q --no-build-isolation --no-deps -w dist .
+	VENV=$(VENV) .ci/wheel $(TORCH)
 
 lint: $(VENV)/packages-ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format --dry-run --Werror
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
 	tests/formulas_on_device.sh
 
 format: $(VENV)/packages-ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' | xargs $(BIN)/clang-format -i
+	find csrc tests -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info fused_ml/*.so
+	rm -rf $(VENV) build dist *.egg-info fused_ml/*.so fused_ml/_cuda.json

@@ -1,13 +1,22 @@
-"""Build of the one compiled library: PyTorch's stable ABI, no Python C-API, so one wheel serves every Python."""
+"""Build of the two compiled libraries: PyTorch's stable ABI, no Python C-API, so one wheel serves every Python.
 
+`_cpu` holds every schema and is always built; `_cuda` is built where there is a CUDA toolkit, whatever torch is here.
+The variables that steer it are listed in docs/building.md.
+"""
+
+import json
 import os
+import platform
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import torch.utils.cpp_extension as cpp
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 
-TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10, the oldest that the library runs on
+TARGET = "-DTORCH_TARGET_VERSION=0x020a000000000000"  # torch 2.10, the oldest that the libraries run on
 FLAGS = [
     "-O3",
     "-std=c++20",
@@ -15,39 +24,120 @@ FLAGS = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fvisibility=hidden",
+    "-g0",  # Python's own flags ask for debug information: nine tenths of the library
     "-Wall",
     "-Wno-unknown-pragmas",
     "-Wno-psabi",  # vectors are passed between inlined functions only
     *os.environ.get("FUSED_ML_CXXFLAGS", "").split(),
 ]
-TORCH_LIBRARIES = str(Path(cpp.__file__).parents[1] / "lib")
+LINK = [
+    f"-L{Path(cpp.__file__).parents[1] / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu",
+    *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
+]  # fmt: skip
+BOTH = ["csrc/pointwise_ops.cpp"]  # operators that both libraries compile, each for its own device
+ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # and PTX of the last, for what comes after
+
+
+def output(*command: str) -> str:
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
+
+
+def find_toolkit() -> tuple[Path | None, str]:
+    """The CUDA toolkit's folder, or why there is none."""
+    wanted = "1" if os.environ.get("FORCE_CUDA") == "1" else os.environ.get("FUSED_ML_CUDA") or "auto"
+    if wanted not in ("auto", "1", "0"):
+        raise SystemExit(f"fused_ml: FUSED_ML_CUDA={wanted}: expected auto, 1 or 0")
+    if wanted == "0":
+        return None, "FUSED_ML_CUDA=0"
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    if not home and (nvcc := shutil.which("nvcc")):  # perhaps a script: the compiler itself knows where it lies
+        top = re.search(r"TOP=(.*)", output(nvcc, "--dryrun", "-x", "cu", os.devnull))
+        home = top and os.path.realpath(top[1].strip())
+    root = Path(home or "/usr/local/cuda")
+    if (root / "bin" / "nvcc").exists():
+        return root, ""
+    reason = f"no CUDA toolkit found: no nvcc in {root / 'bin'}; set CUDA_HOME, or put nvcc on the PATH"
+    if wanted == "1":
+        raise SystemExit(f"fused_ml: CUDA kernels are required (FUSED_ML_CUDA or FORCE_CUDA), but {reason}")
+    return None, reason
+
+
+def library(name: str, sources: list, flags: dict, link: list, include: list) -> Extension:
+    return Extension(f"fused_ml.{name}", sources, language="c++", py_limited_api=True, extra_compile_args=flags,
+                     extra_link_args=[*LINK, *link], include_dirs=include)  # fmt: skip
+
+
+def cuda_library(root: Path) -> tuple[Extension, dict]:
+    """The CUDA library, and what it is built with and for."""
+    nvcc = str(root / "bin" / "nvcc")
+    known = output(nvcc, "--list-gpu-arch").split()
+    toolkit = re.search(r"release ([\d.]+)", output(nvcc, "--version"))[1]
+    default = ";".join(a for a in ARCHITECTURES if "compute_" + a.replace(".", "") in known) + "+PTX"
+    wanted = os.environ["TORCH_CUDA_ARCH_LIST"] = os.environ.get("TORCH_CUDA_ARCH_LIST") or default
+    cpp.CUDA_HOME = str(root)  # None where torch itself has no CUDA
+    cpp._check_cuda_version = lambda *_: None  # torch may have another CUDA, or none: no header of that part is used
+    folders = (root / d for d in ("lib64", "lib", "targets/x86_64-linux/lib"))
+    runtime = next((d for d in folders if (d / "libcudart_static.a").exists()), root)
+    # Not one flag of nvcc may contain "arch": torch would leave out those of TORCH_CUDA_ARCH_LIST.
+    small = "--compress-mode=size" if int(toolkit.split(".")[0]) >= 13 else "-Xfatbin=-compress-all"
+    threads = [f"--threads={n}"] if (n := os.environ.get("NVCC_THREADS")) else []
+    flags = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", small, *threads, TARGET, "-DUSE_CUDA"]
+    # The runtime's symbols stay inside: torch brings a libcudart of its own, perhaps of another version.
+    link = [f"-L{runtime}", "-lcudart_static", "-lrt", "-ldl", "-lpthread", "-Wl,--exclude-libs,ALL"]
+    sources = sorted(str(path) for path in Path("csrc/cuda").iterdir() if path.suffix in (".cu", ".cpp")) + BOTH
+    extension = library("_cuda", sources, {"cxx": [*FLAGS, TARGET, "-DUSE_CUDA"], "nvcc": flags}, link,
+                        [*cpp.include_paths(), str(root / "include")])  # fmt: skip
+    return extension, {"toolkit": toolkit, "architectures": re.split("[; ]+", wanted)}
+
+
+class BuildLibraries(cpp.BuildExtension):
+    """Says what is built; keeps the libraries' objects apart; writes the CUDA library's facts beside it."""
+
+    summary = ""
+    facts: dict = {}
+
+    def run(self) -> None:
+        print(self.summary, flush=True)
+        super().run()
+        library = Path(self.get_ext_fullpath("fused_ml._cuda"))
+        if not self.facts:
+            library.unlink(missing_ok=True)  # of an earlier build
+        library.with_name("_cuda.json").write_text(json.dumps(self.facts) + "\n")
+
+    def build_extension(self, ext: Extension) -> None:
+        base, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
+        newest = max(path.stat().st_mtime for path in Path("csrc").rglob("*.*h"))
+        for made in Path(self.build_temp).rglob("*.o"):  # with a CPU-only torch nobody knows which headers nvcc read
+            if ext.name.endswith("_cuda") and made.stat().st_mtime < newest:
+                made.unlink()
+        super().build_extension(ext)
+        self.build_temp = base
 
 
 class PlatformWheel(bdist_wheel):
-    """Tag the wheel py3-none-<platform>: the library is bound to the platform, not to a Python."""
+    """Tag the wheel py3-none-<platform>: the libraries are bound to the platform, not to a Python."""
 
     def get_tag(self) -> tuple[str, str, str]:
         return ("py3", "none", super().get_tag()[2])
 
 
-cpu = Extension(
-    "fused_ml._cpu",
-    sorted(str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp")),
-    include_dirs=cpp.include_paths(),
-    extra_compile_args={"cxx": [*FLAGS, TARGET]},
-    extra_link_args=[
-        "-L" + TORCH_LIBRARIES, "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu",
-        *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
-    ],
-    language="c++",
-    py_limited_api=True,
-)  # fmt: skip
-
 if __name__ == "__main__":  # bench/raw/_build.py reads FLAGS
+    sources = sorted(str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp"))
+    modules = [library("_cpu", sources, {"cxx": [*FLAGS, TARGET]}, [], cpp.include_paths())]
+    root, kernels = find_toolkit()
+    if root:
+        cuda, facts = cuda_library(root)
+        modules.append(cuda)
+        BuildLibraries.facts = facts
+        kernels = f"CUDA {facts['toolkit']} kernels for {' '.join(facts['architectures'])}"
+    else:
+        kernels = f"no CUDA kernels ({kernels})"
+    levels = "baseline, avx2, avx512" if platform.machine() == "x86_64" else "baseline"
+    BuildLibraries.summary = f"fused_ml: CPU kernels ({levels}); {kernels}"
     setup(
-        ext_modules=[cpu],
+        ext_modules=modules,
         cmdclass={
-            "build_ext": cpp.BuildExtension.with_options(no_python_abi_suffix=True),
+            "build_ext": BuildLibraries.with_options(no_python_abi_suffix=True),
             "bdist_wheel": PlatformWheel,
         },
     )

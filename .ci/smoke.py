@@ -1,7 +1,8 @@
-"""Train a step with the installed wheel and compare it with torch."""
+"""Train a step with the installed wheel and compare it with torch; count the CUDA kernels where torch has CUDA."""
 
 import torch
 
+import fused_ml
 import fused_ml.nn.functional as F
 from fused_ml import nn, optim
 
@@ -21,3 +22,20 @@ assert type(optim.AdamW(ours.parameters())) is not torch.optim.AdamW
 torch.testing.assert_close(ours.weight, theirs.weight)
 torch.testing.assert_close(F.log_softmax(x, 1), torch.log_softmax(x, 1))
 print(f"smoke: torch {torch.__version__}, {torch.ops.fused_ml.cpu_isa()=}: 5 steps as torch's")
+
+has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+on_cpu = [
+    name for name in torch._C._dispatch_get_registrations_for_dispatch_key("CPU") if name.startswith("fused_ml::")
+]
+on_cuda = [name for name in on_cpu if has_kernel(name, "CUDA")]
+assert len(on_cpu) > 10
+if fused_ml.cuda_toolkit() is None:
+    print(f"smoke: {fused_ml.cuda_problem()}")
+elif torch.version.cuda is None:
+    assert fused_ml.cuda_problem(), "a torch without CUDA loaded the CUDA kernels"
+    assert not on_cuda
+else:
+    assert not fused_ml.cuda_problem(), fused_ml.cuda_problem()
+    missing = sorted(set(on_cpu) - set(on_cuda))
+    print(f"smoke: {len(on_cuda)} of {len(on_cpu)} operators have a CUDA kernel")
+    assert not missing, f"no CUDA kernel: {', '.join(missing)}"

@@ -1,9 +1,10 @@
-// The pointwise operators: from tensors to the frame's arguments and back.
+// The pointwise operators of either device: from tensors to the frame's arguments and back.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "ops.h"
+#include "pointwise_device.h"
 #include "tensors.h"
 
 namespace fused_ml {
@@ -56,6 +57,7 @@ class PointwiseShape {
 
 void check_operand(const char* name, const std::optional<Tensor>& tensor, const Tensor& input) {
   if (!tensor) return;
+  check_device(name, *tensor, input);
   const auto sizes = tensor->sizes(), expected = input.sizes();
   STD_TORCH_CHECK(sizes.size() == expected.size() && std::equal(sizes.begin(), sizes.end(), expected.begin()),
                   "expected ", name, " expanded to the input's shape");
@@ -76,7 +78,11 @@ std::vector<Tensor> binary_cross_entropy_with_logits(
   check_operand("weight", weight, input);
   check_operand("pos_weight", pos_weight, input);
   check_operand("grad_output", grad_output, input);
-  PointwiseArguments a;
+  if (normalizer) check_device("normalizer", *normalizer, input);
+  const bool plain = focal_gamma == 0 && focal_alpha < 0 && label_smoothing == 0 && std::isnan(ignore_index);
+  PointwiseCall call{plain ? PointwiseOp::binary_cross_entropy : PointwiseOp::focal_binary_cross_entropy,
+                     {focal_gamma, focal_alpha, label_smoothing, ignore_index}};
+  PointwiseArguments& a = call.arguments;
   PointwiseShape shape(input);
   shape.add(a.x, input);
   shape.add(a.t, target);
@@ -88,6 +94,9 @@ std::vector<Tensor> binary_cross_entropy_with_logits(
   if (loss && reduction == kNone) {
     outputs.push_back(empty_like(target, loss_dtype));  // torch starts from 1 - target
     shape.add(a.value, outputs.back());
+  } else if (loss) {
+    call.loss = fresh(input, nullptr, nullptr, 0, loss_dtype);
+    outputs.push_back(*call.loss);
   }
   if (grad_input) {
     outputs.push_back(empty_like(input, input.scalar_type()));
@@ -98,41 +107,37 @@ std::vector<Tensor> binary_cross_entropy_with_logits(
     shape.add(a.dt, outputs.back());
   }
   shape.fill(a);
-  double denominator = 1;
   if (reduction == kMean) {
-    denominator = normalizer ? number_in(*normalizer) : static_cast<double>(input.numel());
-    a.gradient_scale = denominator == 0 ? 0 : 1 / denominator;
+    call.denominator = static_cast<double>(input.numel());
+    call.normalizer = normalizer;
   }
-  double sum = 0;
-  if (loss && reduction != kNone) a.sum = &sum;
-  const bool plain = focal_gamma == 0 && focal_alpha < 0 && label_smoothing == 0 && std::isnan(ignore_index);
-  kernels().pointwise(plain ? PointwiseOp::binary_cross_entropy : PointwiseOp::focal_binary_cross_entropy,
-                      {focal_gamma, focal_alpha, label_smoothing, ignore_index}, a);
-  if (a.sum) outputs.insert(outputs.begin(), new_number(input, sum / denominator, loss_dtype));
+  run_pointwise(input, call);
   return outputs;
 }
 
 Tensor logsigmoid(const Tensor& input, ScalarType dtype) {
-  PointwiseArguments a;
+  PointwiseCall call{PointwiseOp::logsigmoid, {}};
+  PointwiseArguments& a = call.arguments;
   PointwiseShape shape(input);
   Tensor out = empty_contiguous(input, dtype);
   shape.add(a.x, input);
   shape.add(a.value, out);
   shape.fill(a);
-  kernels().pointwise(PointwiseOp::logsigmoid, {}, a);
+  run_pointwise(input, call);
   return out;
 }
 
 Tensor logsigmoid_backward(const Tensor& grad_output, const Tensor& input) {
   check_operand("grad_output", grad_output, input);
-  PointwiseArguments a;
+  PointwiseCall call{PointwiseOp::logsigmoid, {}};
+  PointwiseArguments& a = call.arguments;
   PointwiseShape shape(input);
   Tensor out = empty_like(input, input.scalar_type());
   shape.add(a.x, input);
   shape.add(a.g, grad_output);
   shape.add(a.dx, out);
   shape.fill(a);
-  kernels().pointwise(PointwiseOp::logsigmoid, {}, a);
+  run_pointwise(input, call);
   return out;
 }
 

@@ -19,10 +19,11 @@ inline bool is_floating(ScalarType type) {
          type == ScalarType::Half;
 }
 
-// Page faults are half the time of a large fresh output: ask for huge pages before the first write.
+// Page faults are half the time of a large fresh output on the CPU: ask for huge pages before the first
+// write.
 inline void prefer_huge_pages(const Tensor& tensor, size_t bytes) {
   constexpr size_t kWorthIt = size_t{4} << 20;
-  if (bytes < kWorthIt) return;
+  if (bytes < kWorthIt || !tensor.is_cpu()) return;
   const uintptr_t data = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
   const uintptr_t page = (data + 4095) / 4096 * 4096;
   madvise(reinterpret_cast<void*>(page), bytes - (page - data), MADV_HUGEPAGE);
@@ -45,6 +46,12 @@ inline int32_t type_code(ScalarType type) {
     default:
       return aoti_torch_dtype_float32();
   }
+}
+
+// Raises unless the tensor lies where `like` does: a kernel follows its pointer unseen.
+inline void check_device(const char* name, const Tensor& tensor, const Tensor& like) {
+  const bool same = tensor.is_cpu() == like.is_cpu() && tensor.get_device_index() == like.get_device_index();
+  STD_TORCH_CHECK(same, "expected ", name, " on the input's device");
 }
 
 // A fresh tensor on the device of `like`. Straight to the allocator: through the dispatcher it costs three
@@ -89,10 +96,10 @@ inline Tensor new_vector(const Tensor& like, int64_t size, ScalarType type) {
 
 inline Tensor nothing(const Tensor& like) { return new_vector(like, 0, like.scalar_type()); }
 
-inline Tensor new_number(const Tensor& like, double value, ScalarType type) {
-  const Tensor number = fresh(like, nullptr, nullptr, 0, type);
+// Writes one number in memory of the CPU.
+inline void set_number(const Tensor& number, double value) {
   void* data = number.mutable_data_ptr();
-  switch (type) {
+  switch (number.scalar_type()) {
     case ScalarType::Double:
       *static_cast<double*>(data) = value;
       break;
@@ -105,6 +112,11 @@ inline Tensor new_number(const Tensor& like, double value, ScalarType type) {
     default:
       *static_cast<torch::headeronly::Half*>(data) = static_cast<float>(value);
   }
+}
+
+inline Tensor new_number(const Tensor& like, double value, ScalarType type) {
+  Tensor number = fresh(like, nullptr, nullptr, 0, type);
+  set_number(number, value);
   return number;
 }
 

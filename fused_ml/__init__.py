@@ -4,7 +4,14 @@
 >>> from fused_ml import nn, optim
 """
 
-from fused_ml._library import cpu_isa, cpu_isas_compiled, cpu_isas_supported  # isort: skip  (loads the library)
+from fused_ml._library import (  # isort: skip  (loads the libraries)
+    cpu_isa,
+    cpu_isas_compiled,
+    cpu_isas_supported,
+    cuda_architectures,
+    cuda_problem,
+    cuda_toolkit,
+)
 from fused_ml import _fake, nn, optim  # noqa: F401  (_fake registers itself)
 from fused_ml._fallback import FusedFallbackWarning
 from fused_ml._patch import disable, enable, fused_ops, patch_torch
@@ -16,6 +23,9 @@ __all__ = [
     "cpu_isa",
     "cpu_isas_compiled",
     "cpu_isas_supported",
+    "cuda_architectures",
+    "cuda_problem",
+    "cuda_toolkit",
     "disable",
     "enable",
     "fused_ops",

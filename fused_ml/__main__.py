@@ -7,6 +7,15 @@ import torch
 import fused_ml
 
 
+def cuda() -> str:
+    """The CUDA kernels, in a line."""
+    problem = fused_ml.cuda_problem()
+    if fused_ml.cuda_toolkit() is None:
+        return f"none: {problem}"
+    compiled = f"{', '.join(fused_ml.cuda_architectures())} compiled with toolkit {fused_ml.cuda_toolkit()}"
+    return f"{compiled}; {f'not loaded: {problem}' if problem else 'loaded'}"
+
+
 def main() -> None:
     rows = {
         "fused_ml": fused_ml.__version__,
@@ -14,7 +23,7 @@ def main() -> None:
         "python": platform.python_version(),
         "CPU instruction sets": f"{', '.join(fused_ml.cpu_isas_compiled())} compiled; "
         f"{', '.join(fused_ml.cpu_isas_supported())} supported here; {fused_ml.cpu_isa()} in use",
-        "CUDA architectures": "none: this build has CPU kernels only",
+        "CUDA architectures": cuda(),
         "threads": f"{torch.get_num_threads()} (torch's)",
         "fused": ", ".join(fused_ml.fused_ops()),
     }

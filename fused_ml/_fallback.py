@@ -6,6 +6,8 @@ import warnings
 
 import torch
 
+from fused_ml._library import cuda_problem
+
 
 class FusedFallbackWarning(UserWarning):
     """A valid call went to torch's own implementation because no fused kernel covers it."""
@@ -20,3 +22,8 @@ def warn_fallback(name: str, reason: str) -> None:
         return
     _warned.add((name, reason))
     warnings.warn(f"fused_ml: {name} runs torch's own implementation: {reason}", FusedFallbackWarning, stacklevel=4)
+
+
+def no_kernel_for(device_type: str) -> str:
+    """Why no kernel reads tensors of this device."""
+    return (cuda_problem() if device_type == "cuda" else "") or f"there is no kernel for {device_type} tensors"

@@ -1,14 +1,18 @@
-"""Loads the compiled library and chooses the CPU instruction set."""
+"""Loads the compiled libraries and chooses the CPU instruction set."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
 ISA_LEVELS = ("baseline", "avx2", "avx512")
 LIBRARY = Path(__file__).with_name("_cpu.so")
+CUDA_LIBRARY = LIBRARY.with_name("_cuda.so")
+CUDA_FACTS = LIBRARY.with_name("_cuda.json")
 
 
 def _names(mask: int) -> tuple[str, ...]:
@@ -33,6 +37,22 @@ def _load() -> None:
     torch.ops.fused_ml.choose_cpu_isa(ISA_LEVELS.index(wanted))
 
 
+def _load_cuda() -> str:
+    """Load the CUDA kernels. Returns "" or why there are none: the CPU package works without them."""
+    if not CUDA_LIBRARY.exists():
+        return (
+            "this build of fused_ml has no CUDA kernels; install one that has, or build it where there is a CUDA "
+            "toolkit (FUSED_ML_CUDA=1 pip install .)"
+        )
+    if torch.version.cuda is None:
+        return "this torch was built without CUDA"
+    try:
+        torch.ops.load_library(str(CUDA_LIBRARY))
+    except (OSError, RuntimeError) as error:
+        return f"fused_ml's CUDA kernels could not be loaded: {error}"
+    return ""
+
+
 def cpu_isa() -> str:
     """The instruction set that the CPU kernels run on: ``"baseline"``, ``"avx2"`` or ``"avx512"``."""
     return ISA_LEVELS[torch.ops.fused_ml.cpu_isa()]
@@ -48,4 +68,24 @@ def cpu_isas_supported() -> tuple[str, ...]:
     return _names(torch.ops.fused_ml.cpu_isas_supported())
 
 
+def _cuda_facts() -> dict[str, Any]:
+    return json.loads(CUDA_FACTS.read_text()) if CUDA_FACTS.exists() and CUDA_LIBRARY.exists() else {}
+
+
+def cuda_toolkit() -> str | None:
+    """The version of the CUDA toolkit that compiled the CUDA kernels; None: this build has none."""
+    return _cuda_facts().get("toolkit")
+
+
+def cuda_architectures() -> tuple[str, ...]:
+    """The compute capabilities that the CUDA kernels are compiled for, such as ``"9.0"``; ``+PTX``: and newer ones."""
+    return tuple(_cuda_facts().get("architectures", ()))
+
+
+def cuda_problem() -> str:
+    """Why CUDA tensors have no fused kernels here, in a sentence; ``""`` where they have."""
+    return _cuda_problem
+
+
 _load()
+_cuda_problem = _load_cuda()

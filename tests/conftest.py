@@ -22,12 +22,22 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fused_ml")
 
 
+EMULATED = "cuda-emulated"  # CPU tensors, and the CUDA sources compiled for the CPU in place of its kernels
+
+
 def pytest_addoption(parser):
-    parser.addoption("--device", default="cpu", help="the device that the tables of cases run on")
+    help = f"the device that the tables of cases run on: cpu, cuda or {EMULATED}"
+    parser.addoption("--device", default="cpu", help=help)
     parser.addoption("--exhaustive", action="store_true", help="every float32 through every formula at every level")
 
 
 def pytest_configure(config):
+    if config.getoption("--device") == EMULATED:
+        from cuda_on_cpu import library
+
+        if problem := library.missing():
+            pytest.exit(f"the CUDA sources were not tested: {problem}", returncode=0)
+        library.load()
     config.addinivalue_line("markers", "slow: takes several seconds; part of the default run")
 
 
@@ -40,7 +50,8 @@ def pytest_report_header(config):
 
 @pytest.fixture(scope="session")
 def device(request):
-    return torch.device(request.config.getoption("--device"))
+    name = request.config.getoption("--device")
+    return torch.device("cpu" if name == EMULATED else name)
 
 
 @pytest.fixture(autouse=True)

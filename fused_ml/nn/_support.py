@@ -11,6 +11,7 @@ from torch.autograd import Function, forward_ad
 from torch.nn import _reduction
 
 from fused_ml._fallback import warn_fallback
+from fused_ml._library import cuda_problem
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 FLOATING = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
@@ -44,7 +45,8 @@ def note_fallback(name: str, *tensors: object) -> None:
     """Warn if torch is about to answer a call that looks valid."""
     first = tensors[0]
     if isinstance(first, Tensor) and first.numel() and first.is_floating_point():
-        warn_fallback(name, "no fused kernel for these dtypes, devices, tensor types or options")
+        reason = "no fused kernel for these dtypes, devices, tensor types or options"
+        warn_fallback(name, (cuda_problem() if first.is_cuda else "") or reason)
 
 
 def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 import fused_ml._library  # noqa: F401
+from fused_ml._fallback import no_kernel_for
 
 _ops = torch.ops.fused_ml
 _bind = _ops.multi_tensor_bind.default
@@ -52,7 +53,7 @@ def unsuitable(tensors: Iterable[Any]) -> str | None:
         if type(tensor) not in _PLAIN_TYPES:
             return "tensor subclasses have no kernel"
         if tensor.device.type != "cpu":
-            return f"there is no kernel for {tensor.device.type} tensors"
+            return no_kernel_for(tensor.device.type)
         if tensor.dtype not in _DTYPES:
             return f"there is no kernel for {tensor.dtype}"
         if tensor.is_neg():

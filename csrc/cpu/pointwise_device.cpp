@@ -1,0 +1,17 @@
+// The pointwise operators' CPU side.
+#include "../pointwise_device.h"
+
+#include "../tensors.h"
+
+namespace fused_ml {
+
+void run_pointwise(const Tensor&, PointwiseCall& call) {
+  const double denominator = call.normalizer ? number_in(*call.normalizer) : call.denominator;
+  call.arguments.gradient_scale = denominator == 0 ? 0 : 1 / denominator;
+  double sum = 0;
+  if (call.loss) call.arguments.sum = &sum;
+  kernels().pointwise(call.op, call.options, call.arguments);
+  if (call.loss) set_number(*call.loss, sum / denominator);
+}
+
+}  // namespace fused_ml

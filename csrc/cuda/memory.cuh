@@ -1,0 +1,133 @@
+// Between memory and the arithmetic type: element types, and vectors of 16 bytes.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include "../formulas/portable.h"
+#include "arguments.h"
+#include "launch.cuh"
+
+namespace fused_ml::cuda {
+
+constexpr int kVectorBytes = 16;
+
+__host__ __device__ constexpr int bytes_of(DType type) {
+  return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2;
+}
+
+// The type that arithmetic on a T is done in.
+template <class T>
+struct ArithmeticOf {
+  using type = float;
+};
+template <>
+struct ArithmeticOf<double> {
+  using type = double;
+};
+template <class T>
+using arithmetic_of = typename ArithmeticOf<T>::type;
+
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ double widen(double x) { return x; }
+__device__ __forceinline__ float widen(__nv_bfloat16 x) { return __bfloat162float(x); }
+__device__ __forceinline__ float widen(__half x) { return __half2float(x); }
+
+// Rounded to nearest, ties to even.
+template <class T>
+__device__ __forceinline__ T narrow(float x) {
+  if constexpr (sizeof(T) >= 4) {
+    return x;
+  } else if constexpr (std::is_same_v<T, __half>) {
+    return __float2half_rn(x);
+  } else {
+    return __float2bfloat16_rn(x);
+  }
+}
+template <class T>
+__device__ __forceinline__ T narrow(double x) {
+  if constexpr (sizeof(T) == 8) {
+    return x;
+  } else {
+    return narrow<T>(static_cast<float>(x));
+  }
+}
+
+// What 16 bytes hold, as a unit of loads and stores.
+template <class T>
+struct alignas(kVectorBytes) Vector {
+  static constexpr int size = kVectorBytes / sizeof(T);
+  T at[size];
+};
+
+// N elements from 16-byte aligned memory, in the arithmetic type; N * sizeof(T) a multiple of 16. All loads
+// are under way before the first is waited for.
+template <int N, class T, class A>
+__device__ __forceinline__ void load_vectors(const T* from, A (&to)[N]) {
+  constexpr int kSize = Vector<T>::size;
+  static_assert(N % kSize == 0);
+  Vector<T> v[N / kSize];
+#pragma unroll
+  for (int i = 0; i < N / kSize; ++i) v[i] = reinterpret_cast<const Vector<T>*>(from)[i];
+#pragma unroll
+  for (int i = 0; i < N; ++i) to[i] = widen(v[i / kSize].at[i % kSize]);
+}
+
+template <int N, class T, class A>
+__device__ __forceinline__ void store_vectors(T* to, const A (&from)[N]) {
+  constexpr int kSize = Vector<T>::size;
+  static_assert(N % kSize == 0);
+#pragma unroll
+  for (int i = 0; i < N / kSize; ++i) {
+    Vector<T> v;
+#pragma unroll
+    for (int j = 0; j < kSize; ++j) v.at[j] = narrow<T>(from[i * kSize + j]);
+    reinterpret_cast<Vector<T>*>(to)[i] = v;
+  }
+}
+
+// Calls body with a null pointer of the element type, so that a kernel can be chosen by it: on the host.
+template <class Body>
+void with_element(DType type, const Body& body) {
+  switch (type) {
+    case DType::float32:
+      return body(static_cast<float*>(nullptr));
+    case DType::float64:
+      return body(static_cast<double*>(nullptr));
+    case DType::bfloat16:
+      return body(static_cast<__nv_bfloat16*>(nullptr));
+    case DType::float16:
+      return body(static_cast<__half*>(nullptr));
+  }
+}
+
+__device__ __forceinline__ double get_number(const Number& number) {
+  switch (number.type) {
+    case NumberType::float32:
+      return static_cast<double>(*static_cast<const float*>(number.data));
+    case NumberType::int64:
+      return static_cast<double>(*static_cast<const int64_t*>(number.data));
+    default:
+      return *static_cast<const double*>(number.data);
+  }
+}
+
+// A result written once, in its own dtype.
+__device__ __forceinline__ void put_number(void* to, DType type, double value) {
+  switch (type) {
+    case DType::float64:
+      *static_cast<double*>(to) = value;
+      break;
+    case DType::float32:
+      *static_cast<float*>(to) = narrow<float>(value);
+      break;
+    case DType::bfloat16:
+      *static_cast<__nv_bfloat16*>(to) = narrow<__nv_bfloat16>(value);
+      break;
+    case DType::float16:
+      *static_cast<__half*>(to) = narrow<__half>(value);
+      break;
+  }
+}
+
+}  // namespace fused_ml::cuda

@@ -1,0 +1,20 @@
+// What a device does for the pointwise operators (pointwise_ops.cpp, which both libraries compile): defined
+// in cpu/pointwise_device.cpp and in cuda/pointwise_device.cpp.
+#pragma once
+
+#include "torch_api.h"
+
+namespace fused_ml {
+
+struct PointwiseCall {
+  PointwiseOp op;
+  PointwiseOptions options;
+  PointwiseArguments arguments;      // without gradient_scale and sum
+  double denominator = 1;            // of the sum and the gradients, if there is no
+  std::optional<Tensor> normalizer;  // [] on the input's device
+  std::optional<Tensor> loss;        // [], receives the sum of the values over the denominator
+};
+
+void run_pointwise(const Tensor& input, PointwiseCall& call);
+
+}  // namespace fused_ml

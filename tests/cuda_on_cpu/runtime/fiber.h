@@ -1,0 +1,41 @@
+// A stack and a place to go on from.
+#pragma once
+
+#include <cstddef>
+
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+namespace cuda_on_cpu {
+
+class Fiber {
+ public:
+  // The stack that the calling OS thread is on: somewhere to return to.
+  Fiber() = default;
+  // A new stack, on which `body` starts at the first switch; it must not return. `index` spreads the stacks'
+  // tops over the cache's sets.
+  Fiber(void (*body)(), int index);
+  ~Fiber();
+  Fiber(const Fiber&) = delete;
+  Fiber& operator=(const Fiber&) = delete;
+
+  // Goes on in `next`; returns when something switches back to this fiber.
+  void switch_to(Fiber& next);
+
+ private:
+  static void start();
+
+  void (*body_)() = nullptr;
+  void* mapping_ = nullptr;
+  const void* bottom_ = nullptr;
+  size_t size_ = 0;
+  void* fake_stack_ = nullptr;  // AddressSanitizer's
+#if defined(__x86_64__)
+  void* stack_pointer_ = nullptr;
+#else
+  ucontext_t context_;
+#endif
+};
+
+}  // namespace cuda_on_cpu
