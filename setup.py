@@ -24,7 +24,7 @@ FLAGS = [
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fvisibility=hidden",
-    "-g0",  # Python's own flags ask for debug information: nine tenths of the library
+    "-g0",  # Python's own flags ask for debug information: four fifths of the library
     "-Wall",
     "-Wno-unknown-pragmas",
     "-Wno-psabi",  # vectors are passed between inlined functions only
