@@ -21,26 +21,6 @@ inline int element_bytes(ScalarType type) {
   }
 }
 
-inline int64_t target_of(const RowwiseArguments& a, int64_t row) {
-  switch (a.target_bytes) {
-    case 1:
-      return static_cast<const uint8_t*>(a.target)[row];
-    case 4:
-      return static_cast<const int32_t*>(a.target)[row];
-    default:
-      return static_cast<const int64_t*>(a.target)[row];
-  }
-}
-
-// 1 + the first row whose target is out of range, or 0.
-inline int64_t first_bad_row(const RowwiseArguments& a) {
-  for (int64_t row = 0; a.target && row < a.rows; ++row) {
-    const int64_t own = target_of(a, row);
-    if (own != a.ignore_index && (own < 0 || own >= a.classes)) return row + 1;
-  }
-  return 0;
-}
-
 // The input (and second input) of a rowwise operator, and outputs laid out like them.
 class RowwiseTensors {
  public:

@@ -1,6 +1,6 @@
-// The rowwise operators: from tensors to the frame's arguments and back.
+// The rowwise operators of either device: from tensors to the frame's arguments and back.
 #include "ops.h"
-#include "cpu/parallel.h"
+#include "rowwise_device.h"
 #include "rowwise_geometry.h"
 
 namespace fused_ml {
@@ -16,38 +16,6 @@ std::optional<Tensor> as_arithmetic(const std::optional<Tensor>& tensor, ScalarT
   if (!tensor) return std::nullopt;
   return torch::stable::contiguous(tensor->scalar_type() == type ? *tensor
                                                                  : torch::stable::to(*tensor, type));
-}
-
-// Sum over the rows that count of the weights of row and class: what `mean` divides by.
-template <class A>
-double sum_of_weights(const RowwiseArguments& a) {
-  const A* by_class = static_cast<const A*>(a.class_weight);
-  const A* by_row = static_cast<const A*>(a.row_weight);
-  if (!a.target && !by_row) return static_cast<double>(a.rows);
-  constexpr int64_t kChunk = 16384;  // summed apart, in order: the same bits for any number of threads
-  const auto sum_of_chunk = [&](int64_t chunk) {
-    const int64_t last = std::min(a.rows, (chunk + 1) * kChunk);
-    double sum = 0;
-    for (int64_t row = chunk * kChunk; row < last; ++row) {
-      double weight = by_row ? static_cast<double>(by_row[row]) : 1.0;
-      if (a.target) {
-        const int64_t own = target_of(a, row);
-        if (own == a.ignore_index || own < 0 || own >= a.classes) continue;
-        if (by_class) weight *= static_cast<double>(by_class[own]);
-      }
-      sum += weight;
-    }
-    return sum;
-  };
-  if (a.rows <= kChunk) return sum_of_chunk(0);
-  std::vector<double> sums(divide_up(a.rows, kChunk));
-  auto body = [&](int64_t begin, int64_t end) {
-    for (int64_t chunk = begin; chunk < end; ++chunk) sums[chunk] = sum_of_chunk(chunk);
-  };
-  torch::stable::parallel_for(0, static_cast<int64_t>(sums.size()), 1, body);
-  double total = 0;
-  for (double sum : sums) total += sum;
-  return total;
 }
 
 struct CrossEntropyCall {
@@ -86,6 +54,10 @@ bool has_shape_of_rows(const Tensor& rows, const Tensor& x, int64_t dim) {
 }
 
 void check_cross_entropy(const CrossEntropyCall& call, bool distribution, int64_t rows, int64_t classes) {
+  check_device("target", call.target, call.input);
+  if (call.weight) check_device("weight", *call.weight, call.input);
+  if (call.sample_weight) check_device("sample_weight", *call.sample_weight, call.input);
+  if (call.normalizer) check_device("normalizer", *call.normalizer, call.input);
   STD_TORCH_CHECK(rows > 0, "cross_entropy: expected an input of at least one row and class");
   STD_TORCH_CHECK(distribution ? call.target.numel() == rows * classes
                                : has_shape_of_rows(call.target, call.input, call.input.dim() > 1 ? 1 : 0),
@@ -116,11 +88,17 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
     outputs.grad_input = streams.new_out(x.scalar_type());
   }
   if (call.grad_target) outputs.grad_target = streams.new_out2(x.scalar_type());
-  RowwiseArguments a = streams.arguments();
-
   const bool side = distribution || call.options.label_smoothing != 0 || call.options.softcap != 0;
+  const RowwiseOp op = distribution ? RowwiseOp::cross_entropy_distribution
+                       : side       ? RowwiseOp::cross_entropy_class
+                                    : RowwiseOp::cross_entropy_plain;
+  RowwiseCall run{"cross_entropy", op, call.options, streams.arguments()};
+  RowwiseArguments& a = run.arguments;
   std::optional<Tensor> weight = as_arithmetic(call.weight, arithmetic);
-  if (side && !weight) weight = torch::stable::full({classes}, 1.0, arithmetic);
+  if (side && !weight) {
+    weight = new_vector(x, classes, arithmetic);
+    torch::stable::fill_(*weight, 1.0);
+  }
   const std::optional<Tensor> row_weight = as_arithmetic(call.sample_weight, arithmetic);
   const std::optional<Tensor> row_gradient = as_arithmetic(call.grad_output, arithmetic);
   const Tensor target = distribution ? call.target : torch::stable::contiguous(call.target);
@@ -132,29 +110,15 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   if (weight) a.class_weight = weight->const_data_ptr();
   if (row_weight) a.row_weight = row_weight->const_data_ptr();
   if (row_gradient) a.row_gradient = row_gradient->const_data_ptr();
+  run.mean = call.reduction == kMean;
+  run.count_class_weights = call.weight && !distribution;
+  run.normalizer = call.normalizer;
 
-  double denominator = 1;
-  if (call.reduction == kMean) {
-    if (call.normalizer) {
-      denominator = number_in(*call.normalizer);
-    } else {
-      RowwiseArguments counted = a;
-      if (!call.weight || distribution) counted.class_weight = nullptr;
-      denominator =
-          arithmetic == ScalarType::Double ? sum_of_weights<double>(counted) : sum_of_weights<float>(counted);
-    }
-    a.gradient_scale = 1 / denominator;
-    if (denominator == 0) a.gradient_scale = 0;  // nothing counts: zero gradient, NaN loss
-  }
-
-  double sum = 0;
-  int64_t bad_row = 0;
-  a.bad_row = &bad_row;
   if (call.reduction == kNone) {
     outputs.loss = new_vector(x, rows, arithmetic);
     a.loss = outputs.loss->mutable_data_ptr();
   } else {
-    a.loss_sum = &sum;
+    outputs.loss = run.loss = fresh(x, nullptr, nullptr, 0, call.loss_dtype);
   }
   if (call.stats) {
     outputs.lse = new_vector(x, rows, arithmetic);
@@ -162,19 +126,9 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
     a.lse = outputs.lse->mutable_data_ptr();
     a.predicted = outputs.predicted->mutable_data_ptr<int64_t>();
   }
-  const RowwiseOp op = distribution ? RowwiseOp::cross_entropy_distribution
-                       : side       ? RowwiseOp::cross_entropy_class
-                                    : RowwiseOp::cross_entropy_plain;
-  // A bad target must change nothing: with the gradient over the input there is no second look.
-  if (call.in_place) bad_row = first_bad_row(a);
-  if (!bad_row) kernels().rowwise(op, call.options, a);
-  STD_TORCH_CHECK(!bad_row, "cross_entropy: target ", target_of(a, bad_row - 1), " of row ", bad_row - 1,
-                  " is out of bounds: expected a class in [0, ", classes, ") or ignore_index (",
-                  a.ignore_index, ")");
-  if (call.reduction == kNone) {
-    if (call.loss_dtype != arithmetic) outputs.loss = torch::stable::to(*outputs.loss, call.loss_dtype);
-  } else {
-    outputs.loss = new_number(x, sum / denominator, call.loss_dtype);
+  run_rowwise(x, run);
+  if (call.reduction == kNone && call.loss_dtype != arithmetic) {
+    outputs.loss = torch::stable::to(*outputs.loss, call.loss_dtype);
   }
   return outputs;
 }
@@ -185,9 +139,9 @@ Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::option
   RowwiseTensors streams{dim, x, y};
   Tensor out = streams.new_contiguous_out(dtype);
   if (x.numel() == 0) return out;
-  RowwiseOptions options;
-  options.sign = negate ? -1 : 1;
-  kernels().rowwise(op, options, streams.arguments());
+  RowwiseCall run{"softmax", op, {}, streams.arguments()};
+  run.options.sign = negate ? -1 : 1;
+  run_rowwise(x, run);
   return out;
 }
 
@@ -267,23 +221,20 @@ Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int
 
 namespace {
 
-RowwiseArguments pick_arguments(RowwiseTensors& streams, const Tensor& target,
-                                const std::optional<Tensor>& weight, int64_t ignore_index, int64_t* bad_row) {
-  RowwiseArguments a = streams.arguments();
-  STD_TORCH_CHECK(target.numel() == a.rows, "nll_loss: expected a target for each of ", a.rows, " rows, got ",
-                  target.numel());
-  STD_TORCH_CHECK(!weight || weight->numel() == a.classes, "nll_loss: expected a weight for each of ",
-                  a.classes, " classes, got ", weight->numel());
-  a.target = target.const_data_ptr();
-  a.target_bytes = element_bytes(target.scalar_type());
+// The arguments but for the output; `targets` and `weights` as the kernels read them.
+RowwiseCall pick_call(RowwiseOp op, RowwiseTensors& streams, const Tensor& targets,
+                      const std::optional<Tensor>& weights, int64_t ignore_index) {
+  RowwiseCall call{"nll_loss", op, {}, streams.arguments()};
+  RowwiseArguments& a = call.arguments;
+  STD_TORCH_CHECK(targets.numel() == a.rows, "nll_loss: expected a target for each of ", a.rows,
+                  " rows, got ", targets.numel());
+  STD_TORCH_CHECK(!weights || weights->numel() == a.classes, "nll_loss: expected a weight for each of ",
+                  a.classes, " classes, got ", weights->numel());
+  a.target = targets.const_data_ptr();
+  a.target_bytes = element_bytes(targets.scalar_type());
   a.ignore_index = ignore_index;
-  a.bad_row = bad_row;
-  if (weight) a.class_weight = weight->const_data_ptr();
-  return a;
-}
-
-double sum_of_weights(const RowwiseArguments& a, ScalarType arithmetic) {
-  return arithmetic == ScalarType::Double ? sum_of_weights<double>(a) : sum_of_weights<float>(a);
+  if (weights) a.class_weight = weights->const_data_ptr();
+  return call;
 }
 
 }  // namespace
@@ -295,26 +246,19 @@ std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target,
   const Tensor targets = torch::stable::contiguous(target);
   const std::optional<Tensor> weights = as_arithmetic(weight, arithmetic);
   RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
-  int64_t bad_row = 0;
-  RowwiseArguments a = pick_arguments(streams, targets, weights, ignore_index, &bad_row);
-  double sum = 0;
-  Tensor losses = nothing(input);
+  RowwiseCall call = pick_call(RowwiseOp::pick, streams, targets, weights, ignore_index);
   if (reduction == kNone) {
-    losses = new_vector(input, a.rows, arithmetic);
-    a.loss = losses.mutable_data_ptr();
-  } else {
-    a.loss_sum = &sum;
-  }
-  kernels().rowwise(RowwiseOp::pick, {}, a);
-  STD_TORCH_CHECK(!bad_row, "nll_loss: target ", target_of(a, bad_row - 1), " of row ", bad_row - 1,
-                  " is out of bounds: expected a class in [0, ", a.classes, ") or ignore_index (",
-                  ignore_index, ")");
-  if (reduction == kNone) {
+    const Tensor losses = new_vector(input, call.arguments.rows, arithmetic);
+    call.arguments.loss = losses.mutable_data_ptr();
+    run_rowwise(input, call);
     const bool same = arithmetic == input.scalar_type();
     return {same ? losses : torch::stable::to(losses, input.scalar_type()), nothing(input)};
   }
-  const double total = reduction == kMean ? sum_of_weights(a, arithmetic) : 1;
-  return {new_number(input, sum / total, input.scalar_type()), new_number(input, total, ScalarType::Double)};
+  call.mean = reduction == kMean;
+  call.loss = fresh(input, nullptr, nullptr, 0, input.scalar_type());
+  call.denominator = fresh(input, nullptr, nullptr, 0, ScalarType::Double);
+  run_rowwise(input, call);
+  return {*call.loss, *call.denominator};
 }
 
 // grad_output [rows], or one number that is divided by total_weight.
@@ -328,15 +272,15 @@ Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const T
   RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
   Tensor out = streams.new_out(input.scalar_type());
   torch::stable::zero_(out);
-  int64_t bad_row = 0;
-  RowwiseArguments a = pick_arguments(streams, targets, weights, ignore_index, &bad_row);
+  RowwiseCall call = pick_call(RowwiseOp::pick_backward, streams, targets, weights, ignore_index);
   if (by_row) {
-    a.row_gradient = by_row->const_data_ptr();
+    call.arguments.row_gradient = by_row->const_data_ptr();
   } else {
-    const double total = number_in(*total_weight);
-    a.gradient_scale = total == 0 ? 0 : number_in(grad_output) / total;
+    call.mean = true;
+    call.normalizer = total_weight;
+    call.gradient = grad_output;
   }
-  kernels().rowwise(RowwiseOp::pick_backward, {}, a);
+  run_rowwise(input, call);
   return out;
 }
 
