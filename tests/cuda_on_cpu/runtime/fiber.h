@@ -23,6 +23,12 @@ class Fiber {
   // Goes on in `next`; returns when something switches back to this fiber.
   void switch_to(Fiber& next);
 
+  // Whether the address is on this fiber's stack.
+  bool contains(const void* address) const {
+    const char* const bottom = static_cast<const char*>(bottom_);
+    return address >= bottom && address < bottom + size_;
+  }
+
  private:
   static void start();
 

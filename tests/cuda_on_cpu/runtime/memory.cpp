@@ -1,4 +1,5 @@
 // Shared memory of the block that is running, and memory ordering as ThreadSanitizer must see it.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -12,7 +13,12 @@ namespace {
 constexpr int kFill = 0xff;
 constexpr size_t kBorder = 128;
 
-std::vector<void*> allocations;
+struct Allocation {
+  char* memory;
+  size_t bytes;
+};
+
+std::vector<Allocation> allocations;
 void* dynamic_memory;
 
 // Memory of its own with borders on both sides, aligned to `alignment` and to no more: a wider access that a
@@ -20,13 +26,13 @@ void* dynamic_memory;
 char* allocate(size_t bytes, size_t alignment) {
   const TsanIgnore ignore;
   const size_t lead = kBorder + alignment;
-  char* const memory =
-      static_cast<char*>(std::aligned_alloc(kBorder, (lead + bytes + kBorder) / kBorder * kBorder));
+  const size_t total = (lead + bytes + kBorder) / kBorder * kBorder;
+  char* const memory = static_cast<char*>(std::aligned_alloc(kBorder, total));
   if (memory == nullptr) fail(Where::current(), "no memory for %zu bytes of shared memory", bytes);
-  allocations.push_back(memory);
+  allocations.push_back({memory, total});
   std::memset(memory + lead, kFill, bytes);
   asan_poison(memory, lead);
-  asan_poison(memory + lead + bytes, (lead + bytes + kBorder) / kBorder * kBorder - lead - bytes);
+  asan_poison(memory + lead + bytes, total - lead - bytes);
   return memory + lead;
 }
 
@@ -39,8 +45,15 @@ void begin_shared_memory() {
 
 void end_shared_memory() {
   const TsanIgnore ignore;
-  for (void* memory : allocations) std::free(memory);
+  for (const Allocation& allocation : allocations) std::free(allocation.memory);
   allocations.clear();
+}
+
+bool is_shared_memory(const void* address) {
+  const auto holds = [address](const Allocation& a) {
+    return address >= a.memory && address < a.memory + a.bytes;
+  };
+  return std::any_of(allocations.begin(), allocations.end(), holds);
 }
 
 void* shared_memory(SharedObject& object, size_t bytes, size_t alignment, Where where) {
