@@ -36,6 +36,18 @@ char* allocate(size_t bytes, size_t alignment) {
   return memory + lead;
 }
 
+// A limit that was raised counts in full beside the static memory, as cudaFuncSetAttribute would have it.
+void check_total(Where where) {
+  const size_t raised = dynamic_limit(block.work->kernel);
+  const bool is_raised = raised > kDefaultSharedBytes;
+  const size_t dynamic = is_raised ? raised : block.dynamic_bytes;
+  const size_t limit =
+      is_raised ? device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) : kDefaultSharedBytes;
+  if (block.static_bytes + dynamic > limit)
+    fail(where, "%zu bytes of static and %zu of dynamic shared memory; the limit for both is %zu",
+         block.static_bytes, dynamic, limit);
+}
+
 }  // namespace
 
 void begin_shared_memory() {
@@ -62,9 +74,7 @@ void* shared_memory(SharedObject& object, size_t bytes, size_t alignment, Where 
   if (block.static_bytes > kDefaultSharedBytes)
     fail(where, "%zu bytes of static shared memory; the limit is %zu", block.static_bytes,
          kDefaultSharedBytes);
-  const size_t total = block.static_bytes + block.dynamic_bytes, limit = dynamic_limit(block.work->kernel);
-  if (total > limit)
-    fail(where, "%zu bytes of static and dynamic shared memory together; the limit is %zu", total, limit);
+  check_total(where);
   object.block = block.serial;
   object.address = allocate(bytes, alignment);
   return object.address;
