@@ -12,7 +12,9 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 
-# ThreadSanitizer gives up where addresses are placed at random too widely; nothing is said of other libraries' leaks.
+from .build import compiler
+
+# Leaks are Python's own business here.
 OPTIONS = {
     "address": {"ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"},
     "thread": {"TSAN_OPTIONS": "exitcode=66 report_signal_unsafe=0"},
@@ -31,9 +33,10 @@ def missing_tool(sanitize: str | None) -> str | None:
 
 
 def _library(name: str) -> str:
-    compiler = os.environ.get("CXX", "g++")
-    path = subprocess.run([compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True)
-    return os.path.realpath(path.stdout.strip()) if os.path.isabs(path.stdout.strip()) else name
+    """The path of a library of the compiler's, or the bare name if it has none."""
+    command = [compiler(), f"-print-file-name={name}"]
+    path = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return os.path.realpath(path) if os.path.isabs(path) else name
 
 
 def run_python(
@@ -47,7 +50,7 @@ def run_python(
     variables = {**os.environ, **OPTIONS.get(sanitize, {})}
     if sanitize in LIBRARIES:
         variables["LD_PRELOAD"] = " ".join(_library(name) for name in LIBRARIES[sanitize])
-    if sanitize == "thread":
+    if sanitize == "thread":  # does not start where the system places addresses at random too widely
         command = ["setarch", "-R", *command]
     variables.update(environment or {})
     return subprocess.run(command, capture_output=True, text=True, env=variables, timeout=timeout)

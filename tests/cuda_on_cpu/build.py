@@ -116,9 +116,10 @@ def _commands(sanitize: str | None, include_dirs: Sequence[Path], flags: Sequenc
     headers = [f"-I{HERE / 'include'}", *(f"-I{directory}" for directory in include_dirs)]
     toolkit = ["-isystem", str(toolkit_include())]
     base = [compiler(), *COMMON]
+    ours = [flag for flag in flags if flag.startswith("-DCUDA_ON_CPU_")]
     return (
         [*base, *mode.flags, *headers, *toolkit, *flags],
-        [*base, "-O2", "-fvisibility=hidden", *mode.define, f"-I{HERE / 'include'}", *toolkit],
+        [*base, "-O2", "-fvisibility=hidden", *mode.define, *ours, f"-I{HERE / 'include'}", *toolkit],
     )
 
 
@@ -133,7 +134,7 @@ def build(
     """Compiles .cu and .cpp sources and the emulator's runtime into the shared library `output`; returns its path.
 
     `sanitize` is None, "address" (with the undefined-behaviour checks), "thread" or "trace" (counts bytes).
-    `flags` go to the compilation of the sources, `link` to the linker.
+    `flags` go to the compilation of the sources (a -DCUDA_ON_CPU_... to the runtime's, too), `link` to the linker.
     """
     output = Path(output).resolve()
     objects = output.with_suffix(".objects")

@@ -20,8 +20,9 @@
 #include <vector_functions.h>
 
 #define __launch_bounds__(...)
+// Nothing, not an attribute: the C++ library's own headers say __attribute__((__noinline__)).
 #undef __noinline__
-#define __noinline__ __attribute__((noinline))
+#define __noinline__
 #undef __shared__
 #define __shared__ \
   static_assert(false, "declare shared memory with FUSED_ML_SHARED or FUSED_ML_DYNAMIC_SHARED");

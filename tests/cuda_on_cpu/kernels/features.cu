@@ -170,13 +170,10 @@ int run_block_votes(int threads, const int* in, int* out) {
 int run_sum(int blocks, int threads, const float* in, int count, float* partial, unsigned* done, float* out) {
   return launch(blocks, threads, 0, sum_in_two_stages, in, count, partial, done, out);
 }
-int run_reverse_row(const float* in, float* out, int count, int raise_limit) {
-  const int bytes = count * static_cast<int>(sizeof(float));
-  if (raise_limit != 0)
-    if (cudaFuncSetAttribute(reverse_row<float>, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes) !=
-        cudaSuccess)
-      return -1;
-  return launch(1, 64, bytes, reverse_row<float>, in, out, count);
+int run_reverse_row(const float* in, float* out, int count, int limit) {
+  const cudaFuncAttribute attribute = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  if (cudaFuncSetAttribute(reverse_row<float>, attribute, limit) != cudaSuccess) return -1;
+  return launch(1, 64, count * sizeof(float), reverse_row<float>, in, out, count);
 }
 int run_fresh_memory(int blocks, float* out) { return launch(blocks, 32, 4, fresh_memory, out); }
 int run_atomics(int blocks, int threads, float* floats, double* total, int* ints, unsigned long long* wide) {

@@ -97,6 +97,7 @@ void forget_finished_threads();
 // Starts and frees the memory of FUSED_ML_SHARED and FUSED_ML_DYNAMIC_SHARED.
 void begin_shared_memory();
 void end_shared_memory();
+bool is_shared_memory(const void* address);
 
 // The most shared memory that a block may have without and with cudaFuncSetAttribute.
 inline constexpr size_t kDefaultSharedBytes = 48 << 10;
@@ -105,13 +106,14 @@ size_t dynamic_limit(const void* kernel);
 // One of the device's properties, after CUDA_ON_CPU_ATTRIBUTES. -1 where the device has no such property.
 int device_attribute(cudaDeviceAttr attribute);
 
+// Whether the calling OS thread is in a launch.
+extern thread_local bool inside_launch;
+
 // The byte counter's part in a launch.
 #if defined(CUDA_ON_CPU_TRACE)
 void trace_launch_begin(const void* kernel);
-void trace_launch_end();
 #else
 inline void trace_launch_begin(const void*) {}
-inline void trace_launch_end() {}
 #endif
 
 }  // namespace cuda_on_cpu

@@ -23,7 +23,7 @@ Fiber* switching_to;
 
 }  // namespace
 
-#if defined(__x86_64__)
+#if defined(CUDA_ON_CPU_OWN_SWITCH)
 // Saves what the ABI lets a function expect to find unchanged. The control words of the floating-point units
 // are not among what is switched: all threads of a launch run in the mode of the thread that launched it.
 extern "C" void cuda_on_cpu_switch_stack(void** save, void* resume);
@@ -63,7 +63,7 @@ Fiber::Fiber(void (*body)(), int index) : body_(body), size_(kStackBytes) {
   char* const bottom = static_cast<char*>(mapping_) + kGuardBytes;
   bottom_ = bottom;
   const size_t usable = kStackBytes - index % 8 * 512;
-#if defined(__x86_64__)
+#if defined(CUDA_ON_CPU_OWN_SWITCH)
   // As a call would leave it: a return address (none, where stack walkers end) just below a multiple of 16.
   void** top = reinterpret_cast<void**>(bottom + usable);
   *--top = nullptr;
@@ -93,7 +93,7 @@ void Fiber::switch_to(Fiber& next) {
   switching_from = this;
   switching_to = &next;
   asan_start_switch(&fake_stack_, next.bottom_, next.size_);
-#if defined(__x86_64__)
+#if defined(CUDA_ON_CPU_OWN_SWITCH)
   cuda_on_cpu_switch_stack(&stack_pointer_, next.stack_pointer_);
 #else
   swapcontext(&context_, &next.context_);

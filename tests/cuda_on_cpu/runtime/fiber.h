@@ -3,7 +3,10 @@
 
 #include <cstddef>
 
-#if !defined(__x86_64__)
+// Elsewhere, and on request, the C library's much slower switch.
+#if defined(__x86_64__) && !defined(CUDA_ON_CPU_UCONTEXT)
+#define CUDA_ON_CPU_OWN_SWITCH
+#else
 #include <ucontext.h>
 #endif
 
@@ -23,6 +26,12 @@ class Fiber {
   // Goes on in `next`; returns when something switches back to this fiber.
   void switch_to(Fiber& next);
 
+  // Whether the address is on this fiber's stack.
+  bool contains(const void* address) const {
+    const char* const bottom = static_cast<const char*>(bottom_);
+    return address >= bottom && address < bottom + size_;
+  }
+
  private:
   static void start();
 
@@ -31,7 +40,7 @@ class Fiber {
   const void* bottom_ = nullptr;
   size_t size_ = 0;
   void* fake_stack_ = nullptr;  // AddressSanitizer's
-#if defined(__x86_64__)
+#if defined(CUDA_ON_CPU_OWN_SWITCH)
   void* stack_pointer_ = nullptr;
 #else
   ucontext_t context_;

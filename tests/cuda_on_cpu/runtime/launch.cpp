@@ -17,7 +17,6 @@ namespace {
 
 // One launch at a time, from whichever OS thread.
 std::mutex one_launch;
-thread_local bool inside_launch;
 
 std::mutex limits_mutex;
 std::map<const void*, size_t> limits;
@@ -97,6 +96,8 @@ void run_grid() {
 
 }  // namespace
 
+thread_local bool inside_launch;
+
 size_t dynamic_limit(const void* kernel) {
   const std::lock_guard lock(limits_mutex);
   const auto found = limits.find(kernel);
@@ -129,7 +130,6 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const Work& work) {
   choose_order();
   trace_launch_begin(work.kernel);
   run_grid();
-  trace_launch_end();
   tsan_acquire(&block.grid_token);
   forget_finished_threads();
   inside_launch = false;

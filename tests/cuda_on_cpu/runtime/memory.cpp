@@ -1,4 +1,5 @@
 // Shared memory of the block that is running, and memory ordering as ThreadSanitizer must see it.
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
@@ -12,7 +13,12 @@ namespace {
 constexpr int kFill = 0xff;
 constexpr size_t kBorder = 128;
 
-std::vector<void*> allocations;
+struct Allocation {
+  char* memory;
+  size_t bytes;
+};
+
+std::vector<Allocation> allocations;
 void* dynamic_memory;
 
 // Memory of its own with borders on both sides, aligned to `alignment` and to no more: a wider access that a
@@ -20,14 +26,26 @@ void* dynamic_memory;
 char* allocate(size_t bytes, size_t alignment) {
   const TsanIgnore ignore;
   const size_t lead = kBorder + alignment;
-  char* const memory =
-      static_cast<char*>(std::aligned_alloc(kBorder, (lead + bytes + kBorder) / kBorder * kBorder));
+  const size_t total = (lead + bytes + kBorder) / kBorder * kBorder;
+  char* const memory = static_cast<char*>(std::aligned_alloc(kBorder, total));
   if (memory == nullptr) fail(Where::current(), "no memory for %zu bytes of shared memory", bytes);
-  allocations.push_back(memory);
+  allocations.push_back({memory, total});
   std::memset(memory + lead, kFill, bytes);
   asan_poison(memory, lead);
-  asan_poison(memory + lead + bytes, (lead + bytes + kBorder) / kBorder * kBorder - lead - bytes);
+  asan_poison(memory + lead + bytes, total - lead - bytes);
   return memory + lead;
+}
+
+// A limit that was raised counts in full beside the static memory, as cudaFuncSetAttribute would have it.
+void check_total(Where where) {
+  const size_t raised = dynamic_limit(block.work->kernel);
+  const bool is_raised = raised > kDefaultSharedBytes;
+  const size_t dynamic = is_raised ? raised : block.dynamic_bytes;
+  const size_t limit =
+      is_raised ? device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) : kDefaultSharedBytes;
+  if (block.static_bytes + dynamic > limit)
+    fail(where, "%zu bytes of static and %zu of dynamic shared memory; the limit for both is %zu",
+         block.static_bytes, dynamic, limit);
 }
 
 }  // namespace
@@ -39,8 +57,15 @@ void begin_shared_memory() {
 
 void end_shared_memory() {
   const TsanIgnore ignore;
-  for (void* memory : allocations) std::free(memory);
+  for (const Allocation& allocation : allocations) std::free(allocation.memory);
   allocations.clear();
+}
+
+bool is_shared_memory(const void* address) {
+  const auto holds = [address](const Allocation& a) {
+    return address >= a.memory && address < a.memory + a.bytes;
+  };
+  return std::any_of(allocations.begin(), allocations.end(), holds);
 }
 
 void* shared_memory(SharedObject& object, size_t bytes, size_t alignment, Where where) {
@@ -49,9 +74,7 @@ void* shared_memory(SharedObject& object, size_t bytes, size_t alignment, Where 
   if (block.static_bytes > kDefaultSharedBytes)
     fail(where, "%zu bytes of static shared memory; the limit is %zu", block.static_bytes,
          kDefaultSharedBytes);
-  const size_t total = block.static_bytes + block.dynamic_bytes, limit = dynamic_limit(block.work->kernel);
-  if (total > limit)
-    fail(where, "%zu bytes of static and dynamic shared memory together; the limit is %zu", total, limit);
+  check_total(where);
   object.block = block.serial;
   object.address = allocate(bytes, alignment);
   return object.address;

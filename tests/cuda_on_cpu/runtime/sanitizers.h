@@ -57,7 +57,6 @@ struct TsanIgnore {
 
 #if defined(CUDA_ON_CPU_ADDRESS)
 inline void asan_poison(const void* begin, size_t bytes) { __asan_poison_memory_region(begin, bytes); }
-inline void asan_unpoison(const void* begin, size_t bytes) { __asan_unpoison_memory_region(begin, bytes); }
 inline void asan_start_switch(void** fake, const void* bottom, size_t size) {
   __sanitizer_start_switch_fiber(fake, bottom, size);
 }
@@ -66,7 +65,6 @@ inline void asan_finish_switch(void* fake, const void** old_bottom, size_t* old_
 }
 #else
 inline void asan_poison(const void*, size_t) {}
-inline void asan_unpoison(const void*, size_t) {}
 inline void asan_start_switch(void**, const void*, size_t) {}
 inline void asan_finish_switch(void*, const void**, size_t*) {}
 #endif

@@ -1,0 +1,1 @@
+"""CUDA sources, as they are, run on the CPU: see README.md."""
