@@ -12,7 +12,7 @@
 // Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows.
 #pragma once
 
-#include "../formulas/rowwise_types.h"
+#include "../formulas/rowwise_blocks.h"
 #include "convert.h"
 #include "transpose.h"
 #include "vector_loops.h"

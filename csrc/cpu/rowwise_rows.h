@@ -14,11 +14,7 @@ template <class F, class A>
 class RowLoop {
   using Reference = typename F::Reference;
 
-  struct Block {
-    A peak;
-    int64_t own;             // first maximum, within the block
-    A own_input, own_logit;  // of the class left out; read before the terms may overwrite it
-    double sum, own_term, side, side_weight, own_side_weight;
+  struct Block : RowBlock<A> {
     A factor;  // the block's terms, relative to the row's peak
   };
 
@@ -136,7 +132,7 @@ class RowLoop {
     A* terms = terms_of(block, buffers.terms);
     const A* w = static_cast<const A*>(a.class_weight) + begin;
     const F formula = f;
-    Block s{-Constants<A>::infinity, -1, A(0), -Constants<A>::infinity, 0, 0, 0, 0, 0, A(1)};
+    Block s{{-Constants<A>::infinity, -1, A(0), -Constants<A>::infinity, 0, 0, 0, 0, 0}, A(1)};
     if constexpr (F::kPeak) s.peak = peak_of<A>(count, [=](int64_t j) { return formula.key(x[j]); });
     if (F::kOwn == Own::peak || a.predicted) {
       const A peak = s.peak;
@@ -235,23 +231,9 @@ class RowLoop {
     s.gradient_scale = chosen.gradient_scale;
     s.own_logit = -Constants<double>::infinity;
     for (int64_t b = 0; b < blocks; ++b) {
-      Block& block = states[b];
-      double below = 0, factor = 1;
-      if (F::kPeak && b != best) {
-        below = peak - f.logit(block.peak);
-        factor = exp(-below);
-      }
-      const bool holds_own = F::kOwn == Own::target || b == best;
-      s.others += (block.sum + (holds_own ? 0 : block.own_term)) * factor;
-      if (holds_own) s.own += block.own_term * factor;
-      if constexpr (F::kSide) {
-        const double weight = block.side_weight + (holds_own ? 0 : block.own_side_weight);
-        const double moved = weight + (F::kOwn == Own::peak ? (holds_own ? block.own_side_weight : 0) : 0);
-        s.side += block.side + (moved == 0 ? 0 : below * moved);
-        s.side_weight += weight;
-        if (holds_own) s.own_side_weight += block.own_side_weight;
-      }
-      block.factor = static_cast<A>(factor);
+      const BlockScale scale = scale_of(f, states[b], peak, b == best);
+      add_block<F>(states[b], scale, F::kOwn == Own::target || b == best, s);
+      states[b].factor = static_cast<A>(scale.factor);
     }
     if (F::kOwn == Own::target && chosen.own >= 0) s.own_logit = states[chosen.own / kClassBlock].own_logit;
     RowResult<double> result = f.finish(s);

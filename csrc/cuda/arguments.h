@@ -35,6 +35,36 @@ struct PointwiseTask {
 int64_t launch_pointwise(PointwiseOp op, const PointwiseOptions& options, const PointwiseTask& task,
                          cudaStream_t stream);
 
+// What a block works on: `rows` rows by `lanes` threads each, over all classes or a chunk of them.
+struct Tiling {
+  int rows, lanes;          // powers of two; rows * lanes threads
+  bool rows_fast;           // neighbours in memory are neighbouring rows, else classes
+  bool whole;               // the rows follow each other without a gap: a tile is one segment
+  int classes;              // of a tile, at most
+  int64_t chunks;           // tiles that a row takes
+  int64_t tiles_per_outer;  // rows_fast: tiles of rows of one outer index
+};
+
+struct RowwiseTask {
+  RowwiseArguments a;          // a.loss_sum and a.bad_row are not used
+  Number numerator;            // a.gradient_scale is multiplied by it, if it is there,
+  Number denominator;          // and divided by this one
+  double* partials = nullptr;  // [tiles_of_rows], sums of losses; nullptr: not wanted
+  void* blocks = nullptr;      // block_bytes
+  Tiling t;
+  int64_t first_tile = 0;  // of rows
+};
+
+// How the rows are cut up on the current device, and what memory that takes.
+Tiling choose_tiling(RowwiseOp op, const RowwiseArguments& a);
+int64_t tiles_of_rows(const Tiling& t, const RowwiseArguments& a);
+int64_t block_bytes(const Tiling& t, const RowwiseArguments& a);
+void launch_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseTask& task,
+                    cudaStream_t stream);
+
+// Sums, over the rows that count, of the weights of row and class. partials: [tiles_of_rows].
+void launch_weights(const RowwiseTask& task, bool count_class_weights, cudaStream_t stream);
+
 // The largest grid of a kernel that strides over its work, on the current device.
 int64_t most_blocks();
 

@@ -7,6 +7,14 @@
 #endif
 
 STABLE_TORCH_LIBRARY_IMPL(fused_ml, FUSED_ML_DEVICE_KEY, m) {
+  m.impl("cross_entropy", TORCH_BOX(&fused_ml::cross_entropy));
+  m.impl("cross_entropy_", TORCH_BOX(&fused_ml::cross_entropy_));
+  m.impl("softmax", TORCH_BOX(&fused_ml::softmax));
+  m.impl("softmax_backward", TORCH_BOX(&fused_ml::softmax_backward));
+  m.impl("log_softmax", TORCH_BOX(&fused_ml::log_softmax));
+  m.impl("log_softmax_backward", TORCH_BOX(&fused_ml::log_softmax_backward));
+  m.impl("nll_loss", TORCH_BOX(&fused_ml::nll_loss));
+  m.impl("nll_loss_backward", TORCH_BOX(&fused_ml::nll_loss_backward));
   m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&fused_ml::binary_cross_entropy_with_logits));
   m.impl("logsigmoid", TORCH_BOX(&fused_ml::logsigmoid));
   m.impl("logsigmoid_backward", TORCH_BOX(&fused_ml::logsigmoid_backward));

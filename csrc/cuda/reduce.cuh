@@ -17,17 +17,17 @@ __device__ __forceinline__ T warp_sum(T value) {
   return value;
 }
 
-// In thread 0. All kThreads threads of the block call it.
-template <int kThreads, class T>
+// In thread 0. All threads of the block call it: whole warps, kMostThreads at most.
+template <int kMostThreads, class T>
 __device__ __forceinline__ T block_sum(T value) {
-  static_assert(kThreads % kWarp == 0);
-  FUSED_ML_SHARED(T[kThreads / kWarp], warps);
+  static_assert(kMostThreads % kWarp == 0);
+  FUSED_ML_SHARED(T[kMostThreads / kWarp], warps);
   value = warp_sum(value);
   if (threadIdx.x % kWarp == 0) warps[threadIdx.x / kWarp] = value;
   __syncthreads();
   T sum = 0;
   if (threadIdx.x == 0) {
-    for (int w = 0; w < kThreads / kWarp; ++w) sum += warps[w];
+    for (int w = 0; w < static_cast<int>(blockDim.x) / kWarp; ++w) sum += warps[w];
   }
   __syncthreads();  // before the next call writes
   return sum;

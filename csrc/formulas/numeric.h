@@ -156,17 +156,18 @@ struct Parts {
   A value, rest;
 };
 
-// sum += term, a sum in float64 and what it and the terms lose in `rest`. Float terms lose nothing to the
-// sum; float64 terms do (Knuth's two-sum).
+// sum += term, and what the sum and the terms lose goes to `rest` (Knuth's two-sum).
+template <class A>
+FUSED_ML_INLINE void accumulate(A& sum, A& rest, const Parts<A>& term) {
+  const A total = sum + term.value;
+  const A added = total - sum;
+  rest += ((sum - (total - added)) + (term.value - added)) + term.rest;
+  sum = total;
+}
+// A sum in float64 loses nothing of float terms.
 FUSED_ML_INLINE void accumulate(double& sum, float& rest, const Parts<float>& term) {
   sum += static_cast<double>(term.value);
   rest += term.rest;
-}
-FUSED_ML_INLINE void accumulate(double& sum, double& rest, const Parts<double>& term) {
-  const double total = sum + term.value;
-  const double added = total - sum;
-  rest += ((sum - (total - added)) + (term.value - added)) + term.rest;
-  sum = total;
 }
 
 // exp(x - m) for many x and one m >= x, as accurate as if x - m were exact.

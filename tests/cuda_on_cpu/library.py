@@ -21,7 +21,7 @@ from build import BuildError, build, toolkit_include
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = ROOT / "csrc" / "cuda"
 # Operators that both libraries compile, each for its own device: those of setup.py.
-BOTH = [ROOT / "csrc" / "pointwise_ops.cpp"]
+BOTH = [ROOT / "csrc" / "pointwise_ops.cpp", ROOT / "csrc" / "rowwise_ops.cpp"]
 TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 
 
