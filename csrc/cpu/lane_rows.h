@@ -17,7 +17,8 @@ struct LaneRows {
   A peak[kTileRows], own_input[kTileRows], own_term[kTileRows], own_rest[kTileRows];
   double others[kTileRows];  // and what float terms lose of them:
   A rest[kTileRows];
-  A side[kTileRows], side_weight[kTileRows], own_side_weight[kTileRows];
+  double side[kTileRows], side_weight[kTileRows];
+  A own_side_weight[kTileRows];
   A scale[kTileRows], offset[kTileRows], log_total[kTileRows], own_out[kTileRows], lse[kTileRows];
   double loss[kTileRows];
 

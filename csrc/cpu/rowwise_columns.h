@@ -145,10 +145,12 @@ class ColumnLoop {
 
   void sum_side(const A* x, const A* y, int64_t first, Rows& r) const {
     const F formula = f;
-    A side[kStep], weights[kStep], own[kStep], peak[kStep];
+    double side[kStep], weights[kStep];
+    A own[kStep], peak[kStep];
     Class own_class[kStep];
     for (int l = 0; l < kStep; ++l) {
-      side[l] = weights[l] = own[l] = A(0);
+      side[l] = weights[l] = 0;
+      own[l] = A(0);
       peak[l] = r.peak[first + l];
       own_class[l] = r.own[first + l];
     }
@@ -160,8 +162,8 @@ class ColumnLoop {
         const A u = formula.weigh(weight, F::kTwoInputs ? y[c * kStep + l] : A(0));
         const A below = peak[l] - formula.logit(formula.key(x[c * kStep + l]));
         const bool left_out = own_class[l] == here;
-        side[l] += select(u == A(0), A(0), u * below);
-        weights[l] += F::kOwn == Own::peak && left_out ? A(0) : u;
+        side[l] += static_cast<double>(select(u == A(0), A(0), u * below));
+        weights[l] += static_cast<double>(F::kOwn == Own::peak && left_out ? A(0) : u);
         own[l] = left_out ? u : own[l];
       }
     }
@@ -239,8 +241,8 @@ class ColumnLoop {
       sums.own_logit = F::kOwn == Own::none || r.own[l] == Rows::kNoClass ? -Constants<A>::infinity
                                                                           : f.logit(f.key(r.own_input[l]));
       sums.own_weight = r.own_weight[l];
-      sums.side = F::kSide ? r.side[l] : A(0);
-      sums.side_weight = F::kSide ? r.side_weight[l] : A(0);
+      sums.side = F::kSide ? r.side[l] : 0.0;
+      sums.side_weight = F::kSide ? r.side_weight[l] : 0.0;
       sums.own_side_weight = F::kSide ? r.own_side_weight[l] : A(0);
       sums.gradient_scale = r.gradient_scale[l];
       const RowResult<double> result = formula.finish(sums);
