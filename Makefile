@@ -9,7 +9,7 @@ RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
 # The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU.
 EMULATED = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid pointwise_runs \
-	rowwise_tiles cross_entropy cross_entropy_extras nll_loss softmax numerics gradcheck operators torch_samples))
+	rowwise_tiles scale cross_entropy cross_entropy_extras nll_loss softmax numerics gradcheck operators torch_samples))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup test test-exhaustive test-sanitize demo bench wheel lint format clean

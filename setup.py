@@ -34,7 +34,10 @@ LINK = [
     f"-L{Path(cpp.__file__).parents[1] / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu",
     *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
 ]  # fmt: skip
-BOTH = ["csrc/pointwise_ops.cpp", "csrc/rowwise_ops.cpp"]  # operators that both libraries compile, each for its own device
+BOTH = [
+    "csrc/pointwise_ops.cpp",
+    "csrc/rowwise_ops.cpp",
+]  # operators that both libraries compile, each for its own device
 ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # and PTX of the last, for what comes after
 
 

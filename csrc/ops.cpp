@@ -51,6 +51,9 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
       "bool grad_target) -> Tensor[]");
   m.def("logsigmoid(Tensor input, ScalarType dtype) -> Tensor");
   m.def("logsigmoid_backward(Tensor grad_output, Tensor input) -> Tensor");
+  // tensor *= factor, a number that is not read here; nothing is touched where it is 1. CUDA alone: on the
+  // CPU Python looks at the number.
+  m.def("scale_(Tensor(a!) tensor, Tensor factor) -> ()");
 
   // One optimizer step over lists of tensors. Options, as float64, in the order of the formula's struct:
   // sgd.h, adam.h. The gradient is multiplied by gradient_factor first; first: the momentum buffers

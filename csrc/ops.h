@@ -48,6 +48,7 @@ std::vector<Tensor> binary_cross_entropy_with_logits(
     bool grad_target);
 Tensor logsigmoid(const Tensor& input, ScalarType dtype);
 Tensor logsigmoid_backward(const Tensor& grad_output, const Tensor& input);
+void scale_(const Tensor& tensor, const Tensor& factor);  // cuda/pointwise_device.cpp
 
 // The optimizers: multi_tensor_ops.cpp.
 int64_t multi_tensor_plan(std::vector<Tensor> states, std::vector<Tensor> steps, std::vector<int64_t> groups,

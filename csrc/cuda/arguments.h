@@ -65,6 +65,9 @@ void launch_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseTa
 // Sums, over the rows that count, of the weights of row and class. partials: [tiles_of_rows].
 void launch_weights(const RowwiseTask& task, bool count_class_weights, cudaStream_t stream);
 
+// data [numel] *= factor; nothing is touched where it is 1.
+void launch_scale(void* data, DType type, int64_t numel, const Number& factor, cudaStream_t stream);
+
 // The largest grid of a kernel that strides over its work, on the current device.
 int64_t most_blocks();
 

@@ -17,5 +17,6 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, FUSED_ML_DEVICE_KEY, m) {
   m.impl("nll_loss_backward", TORCH_BOX(&fused_ml::nll_loss_backward));
   m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&fused_ml::binary_cross_entropy_with_logits));
   m.impl("logsigmoid", TORCH_BOX(&fused_ml::logsigmoid));
+  m.impl("scale_", TORCH_BOX(&fused_ml::scale_));
   m.impl("logsigmoid_backward", TORCH_BOX(&fused_ml::logsigmoid_backward));
 }

@@ -25,7 +25,7 @@ def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) ->
         or not plain(input, target)
         or target.dtype not in CLASS_INDEX
         or (reduction != "mean" and reduction != "sum")
-        or torch.is_autocast_enabled("cpu")
+        or autocast_dtype(input) is not None
     ):
         return None
     try:
@@ -158,7 +158,7 @@ def cross_entropy(
     if extras or out_dtype is not None:
         _check_extras(z_loss, softcap, sample_weight, normalizer, out_dtype, input, target)
     if normalizer is not None and not isinstance(normalizer, Tensor):
-        normalizer = torch.tensor(float(normalizer), dtype=torch.float64)
+        normalizer = torch.full((), float(normalizer), dtype=torch.float64, device=getattr(input, "device", None))
     if isinstance(input, Tensor):
         out_dtype = out_dtype or autocast_dtype(input)
     extras = extras or out_dtype is not None

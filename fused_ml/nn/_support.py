@@ -27,8 +27,17 @@ def plain(*tensors: Tensor | None) -> bool:
     """Whether every one is None or a dense tensor that the kernels may read: no subclass, no function transform."""
     for t in tensors:
         if t is not None and (type(t) not in _PLAIN or not t.is_cpu or t.layout is not _STRIDED):
-            return False
+            if not _plain_on_cuda(tensors):
+                return False
+            break
     return _is_compiling() or (_transforms() is None and forward_ad._current_level < 0)
+
+
+def _plain_on_cuda(tensors: tuple[Tensor | None, ...]) -> bool:
+    there = [t for t in tensors if t is not None]
+    return not cuda_problem() and all(
+        type(t) in _PLAIN and t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there
+    )
 
 
 def applier(function: type[Function]) -> Callable[..., Any]:
@@ -71,4 +80,7 @@ def scale_gradient(grad: Tensor, upstream: Tensor) -> Tensor:
         return grad * upstream.to(grad.dtype)
     if _keep_graph():
         return grad * upstream
+    if grad.is_cuda:  # not worth waiting for: the kernel looks at the number
+        torch.ops.fused_ml.scale_(grad, upstream)
+        return grad
     return grad if upstream.item() == 1 else grad.mul_(upstream)
