@@ -26,18 +26,19 @@ EMULATED = "cuda-emulated"  # CPU tensors, and the CUDA sources compiled for the
 
 
 def pytest_addoption(parser):
-    help = f"the device that the tables of cases run on: cpu, cuda or {EMULATED}"
+    help = f"the device that the tables of cases run on: cpu, cuda or {EMULATED}[:address|thread]"
     parser.addoption("--device", default="cpu", help=help)
     parser.addoption("--exhaustive", action="store_true", help="every float32 through every formula at every level")
 
 
 def pytest_configure(config):
-    if config.getoption("--device") == EMULATED:
+    name, _, sanitize = config.getoption("--device").partition(":")
+    if name == EMULATED:
         from cuda_on_cpu import library
 
         if problem := library.missing():
             pytest.exit(f"the CUDA sources were not tested: {problem}", returncode=0)
-        library.load()
+        library.load(sanitize or None)
     config.addinivalue_line("markers", "slow: takes several seconds; part of the default run")
 
 
@@ -51,13 +52,13 @@ def pytest_report_header(config):
 @pytest.fixture(scope="session")
 def device(request):
     name = request.config.getoption("--device")
-    return torch.device("cpu" if name == EMULATED else name)
+    return torch.device("cpu" if name.startswith(EMULATED) else name)
 
 
 @pytest.fixture(scope="session")
 def emulated(request):
     """Whether CPU tensors run through the CUDA sources."""
-    return request.config.getoption("--device") == EMULATED
+    return request.config.getoption("--device").startswith(EMULATED)
 
 
 @pytest.fixture(scope="session")

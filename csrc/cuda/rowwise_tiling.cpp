@@ -62,7 +62,7 @@ Tiling along_rows(const RowwiseArguments& a, int64_t element) {
   Tiling t{a.inner < kThreads ? kWarp : kThreads, 1, true, false, static_cast<int>(a.classes), 1, 0};
   if (row * t.rows > kTileBytes) t.rows = kWarp;
   t.lanes = kThreads / t.rows;
-  if (row * t.rows > kTileBytes) t = in_chunks(t, a.classes, kChunkBytes / (element * t.rows));
+  if (row * t.rows > kTileBytes) t = in_chunks(t, a.classes, kTileBytes / (element * t.rows));
   t.tiles_per_outer = (a.inner + t.rows - 1) / t.rows;
   return t;
 }

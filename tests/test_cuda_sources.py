@@ -1,0 +1,95 @@
+"""The package's CUDA sources under the sanitizers, and the bytes that their kernels move: in processes apart."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cuda_on_cpu import library
+from cuda_on_cpu.apart import missing_tool, run_python
+
+TESTS = Path(__file__).parent
+# Every kind of tile once; a block for each is enough for races, and what the sanitizers can take.
+SHAPES = "[(40, 10), (7, 50), (5, 1000), (1, 1030), (1, 4100), (1, 17000), (1, 21, 130), (2, 21, 40), (1, 300, 33)]"
+OPERATORS = f"""
+import torch
+from cuda_on_cpu import library
+library.load(SANITIZE)
+ops = torch.ops.fused_ml
+for shape in {SHAPES}:
+    x, target = torch.randn(shape), torch.zeros(shape[:1] + shape[2:], dtype=torch.int64)
+    for half in (x, x.bfloat16()):
+        ops.cross_entropy(half, target, 1, -100, True, True)
+        ops.cross_entropy(half, torch.softmax(half, 1), 2, -100, True, grad_target=True, label_smoothing=0.1)
+    y = ops.log_softmax(x, 1, torch.float32)
+    ops.softmax_backward(x, y, 1, False, torch.float32)
+    loss, total = ops.nll_loss(y, target, None, 1, -100)
+    ops.nll_loss_backward(loss, y, target, None, -100, total)
+    ops.scale_(y, loss)
+    ops.binary_cross_entropy_with_logits(
+        x, x.sigmoid(), None, None, None, None, 1, 0.0, -1.0, 0.0, float("nan"), torch.float32, True, True, True)
+print("done")
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def needs_the_toolkit():
+    if problem := library.missing():
+        pytest.skip(problem)
+
+
+def run(code, sanitize):
+    if problem := missing_tool(sanitize):
+        pytest.skip(problem)
+    done = run_python(["-c", code.replace("SANITIZE", repr(sanitize))], sanitize, {"PYTHONPATH": str(TESTS)}, 600)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("sanitize", ["address", "thread"])
+def test_sanitizers_find_nothing(sanitize):
+    assert "done" in run(OPERATORS, sanitize)
+
+
+TRAFFIC = """
+import json, torch
+from cuda_on_cpu import library
+from cuda_on_cpu.traffic import Trace
+trace = Trace(library.load("trace"))
+ops, sizes, found = torch.ops.fused_ml, SIZES, {}
+for dtype in (torch.float32, torch.bfloat16):
+    for shape in sizes:
+        x = torch.randn(shape).to(dtype)
+        target = torch.randint(shape[1], shape[:1] + shape[2:])
+        trace.reset()
+        trace.register("logits", x.data_ptr(), x.nbytes)
+        _, gradient = ops.cross_entropy(x, target, 1, -100, True)
+        # The gradient's memory is not known before: what is written that is not the logits.
+        read, other = trace.traffic("logits"), trace.traffic("")
+        found[f"{dtype} {shape}"] = [x.nbytes, read.read_bytes, read.reads, other.written_bytes, other.writes,
+                                     read.written_bytes]
+print(json.dumps(found))
+"""
+ONCE = [(256, 12), (64, 96), (16, 1000), (2, 1032), (134, 4104), (2, 16, 256), (2, 96, 64)]
+IN_CHUNKS = [(2, 32768), (2, 800, 64)]
+
+
+def traffic(shapes):
+    return json.loads(run(TRAFFIC.replace("SIZES", repr(shapes)), "trace").splitlines()[-1])
+
+
+def test_cross_entropy_reads_the_logits_once_and_writes_the_gradient_once():
+    for case, (nbytes, read, reads, written, writes, over) in traffic(ONCE).items():
+        assert read == nbytes, case
+        assert {width for width, count in reads.items() if count} == {"16"}, case
+        assert nbytes <= written <= 1.05 * nbytes + 4096, case  # and a few sums
+        assert writes["16"] == nbytes // 16, case
+        assert over == 0
+
+
+def test_long_rows_are_read_twice():
+    """The second time from the second-level cache."""
+    for case, (nbytes, read, reads, written, writes, _) in traffic(IN_CHUNKS).items():
+        assert read == 2 * nbytes, case
+        assert {width for width, count in reads.items() if count} == {"16"}, case
+        assert writes["16"] >= nbytes // 16, case
+        assert written <= 1.05 * nbytes + 4096, case
