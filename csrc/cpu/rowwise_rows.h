@@ -14,8 +14,8 @@ template <class F, class A>
 class RowLoop {
   using Reference = typename F::Reference;
 
-  struct Block : RowBlock<A> {
-    A factor;  // the block's terms, relative to the row's peak
+  struct Block : RowBlock<F, A> {
+    A factor = A(1);  // the block's terms, relative to the row's peak
   };
 
  public:
@@ -132,11 +132,11 @@ class RowLoop {
     A* terms = terms_of(block, buffers.terms);
     const A* w = static_cast<const A*>(a.class_weight) + begin;
     const F formula = f;
-    Block s{{-Constants<A>::infinity, -1, A(0), -Constants<A>::infinity, 0, 0, 0, 0, 0}, A(1)};
+    Block s;
     if constexpr (F::kPeak) s.peak = peak_of<A>(count, [=](int64_t j) { return formula.key(x[j]); });
     if (F::kOwn == Own::peak || a.predicted) {
       const A peak = s.peak;
-      s.own = first_where(count, [=](int64_t j) { return formula.key(x[j]) == peak; });
+      s.own = static_cast<int32_t>(first_where(count, [=](int64_t j) { return formula.key(x[j]) == peak; }));
     }
     const int64_t left_out = F::kOwn == Own::peak ? s.own
                              : F::kOwn == Own::target
@@ -164,7 +164,7 @@ class RowLoop {
       // order.
       const int64_t nan = first_where(count, [=](int64_t j) { return x[j] != x[j]; });
       if (nan >= 0) s.peak = Constants<A>::infinity;
-      if (nan >= 0) s.own = nan;
+      if (nan >= 0) s.own = static_cast<int32_t>(nan);
     }
     return s;
   }

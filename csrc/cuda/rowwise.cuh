@@ -134,8 +134,8 @@ class TileRow {
 
   // own: the class left out, counted from the tile's first; none if not among its classes. Called by all
   // threads of the block.
-  __device__ __forceinline__ RowBlock<A> reduce(int64_t own, bool rows_here) {
-    RowBlock<A> s{-Constants<A>::infinity, -1, A(0), -Constants<A>::infinity, 0, 0, 0, 0, 0};
+  __device__ __forceinline__ RowBlock<F, A> reduce(int64_t own, bool rows_here) {
+    RowBlock<F, A> s;
     if constexpr (F::kPeak) find_peak(rows_here, s);
     const int64_t left_out = F::kOwn == Own::peak ? s.own : F::kOwn == Own::target ? own : -1;
     const bool there = rows_here && left_out >= 0 && left_out < classes;
@@ -159,7 +159,7 @@ class TileRow {
 
   // The row's outputs into the tile, over x and y. reduced: reduce has been called for it; own: its class
   // that map_own gives, counted as for reduce.
-  __device__ __forceinline__ void map(const RowBlock<A>& s, double factor, const RowResult<double>& result,
+  __device__ __forceinline__ void map(const RowBlock<F, A>& s, double factor, const RowResult<double>& result,
                                       const Chosen<A>& chosen, int64_t own, bool reduced) const {
     const RowCoefficients<A> c{static_cast<A>(result.peak), static_cast<A>(result.scale * factor),
                                static_cast<A>(result.offset), static_cast<A>(result.log_total)};
@@ -191,7 +191,7 @@ class TileRow {
   int step = 1;
 
   // torch's argmax is the first NaN if there is one; the row is NaN all the same.
-  __device__ __forceinline__ void find_peak(bool rows_here, RowBlock<A>& s) const {
+  __device__ __forceinline__ void find_peak(bool rows_here, RowBlock<F, A>& s) const {
     const bool where = F::kOwn == Own::peak || a.predicted;
     A peak = -Constants<A>::infinity;
     int first = 0x7fffffff;
@@ -213,7 +213,7 @@ class TileRow {
   }
 
   __device__ __forceinline__ void sum_terms(const Reference& reference, A peak, int left_out, bool rows_here,
-                                            RowBlock<A>& s) const {
+                                            RowBlock<F, A>& s) const {
     A sum = A(0), rest = A(0);
     double side = 0, side_weight = 0;
     for (int j = lane; rows_here && j < classes; j += lanes) {
@@ -331,7 +331,7 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
   const Place p(task, blockIdx.x);
   Loaded<F, A> tiles(f, task, p, memory);
   const Chosen<A> chosen(task, p.row);
-  const RowBlock<A> block = tiles.row.reduce(chosen.own, p.here);
+  const RowBlock<F, A> block = tiles.row.reduce(chosen.own, p.here);
   const double peak = F::kPeak ? static_cast<double>(f.logit(block.peak)) : 0.0;
   RowSums<double> s = sums_for(chosen, peak);
   add_block<F>(block, BlockScale{0.0, 1.0}, true, s);
@@ -354,9 +354,9 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
   const Place p(task, blockIdx.x);
   Loaded<F, A> tiles(f, task, p, memory);
   const int64_t own = Chosen<A>(task, p.row).own;
-  const RowBlock<A> block = tiles.row.reduce(own < 0 ? -1 : own - p.first_class, p.here);
+  const RowBlock<F, A> block = tiles.row.reduce(own < 0 ? -1 : own - p.first_class, p.here);
   if (p.here && Group(task.t).lane() == 0)
-    static_cast<RowBlock<A>*>(task.blocks)[p.row * task.t.chunks + p.chunk] = block;
+    static_cast<RowBlock<F, A>*>(task.blocks)[p.row * task.t.chunks + p.chunk] = block;
 }
 
 // The chunks of a row merged: what map and the results need.
@@ -365,7 +365,7 @@ struct MergedRow {
   RowResult<double> result;
   int64_t best = 0, own = -1;  // the chunk that holds the peak; the class left out of the sum
 
-  __device__ __forceinline__ MergedRow(const F& f, const RowBlock<A>* blocks, int64_t chunks, int classes,
+  __device__ __forceinline__ MergedRow(const F& f, const RowBlock<F, A>* blocks, int64_t chunks, int classes,
                                        const Chosen<A>& chosen) {
     for (int64_t b = 1; b < chunks; ++b) {
       if (blocks[b].peak > blocks[best].peak) best = b;
@@ -380,7 +380,7 @@ struct MergedRow {
     result.peak = peak;
     own = F::kOwn == Own::peak ? predicted(blocks, classes) : chosen.own;
   }
-  __device__ __forceinline__ int64_t predicted(const RowBlock<A>* blocks, int classes) const {
+  __device__ __forceinline__ int64_t predicted(const RowBlock<F, A>* blocks, int classes) const {
     return blocks[best].own < 0 ? -1 : best * classes + blocks[best].own;
   }
 };
@@ -394,7 +394,7 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
   const Tiling& t = task.t;
   const Place p(task, outputs ? blockIdx.x : blockIdx.x * t.chunks);
   const Chosen<A> chosen(task, p.row);
-  const RowBlock<A>* const blocks = static_cast<const RowBlock<A>*>(task.blocks) + p.row * t.chunks;
+  const RowBlock<F, A>* const blocks = static_cast<const RowBlock<F, A>*>(task.blocks) + p.row * t.chunks;
   const MergedRow<F, A> merged(f, blocks, t.chunks, t.classes, chosen);
   double loss = 0;
   if (p.chunk == 0 && p.here && Group(t).lane() == 0)
@@ -402,7 +402,7 @@ __global__ void __launch_bounds__(kMostRowThreads, 1)
   if (p.chunk == 0) put_partial(task, p.tile, loss);
   if (!outputs) return;
   Loaded<F, A> tiles(f, task, p, memory);
-  const RowBlock<A>& block = blocks[p.chunk];
+  const RowBlock<F, A>& block = blocks[p.chunk];
   const double factor = scale_of(f, block, merged.result.peak, p.chunk == merged.best).factor;
   if (p.here) tiles.row.map(block, factor, merged.result, chosen, merged.own - p.first_class, false);
   tiles.store(a);

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <iterator>
 
+#include "../formulas/cross_entropy.h"
 #include "../formulas/rowwise_blocks.h"
 #include "launch.cuh"
 
@@ -97,9 +98,8 @@ int64_t tiles_of_rows(const Tiling& t, const RowwiseArguments& a) {
 }
 
 int64_t block_bytes(const Tiling& t, const RowwiseArguments& a) {
-  const size_t block =
-      a.type == DType::float64 ? sizeof(formulas::RowBlock<double>) : sizeof(formulas::RowBlock<float>);
-  return t.chunks == 1 ? 0 : a.rows * t.chunks * static_cast<int64_t>(block);
+  using Largest = formulas::RowBlock<formulas::CrossEntropyClass<double>, double>;
+  return t.chunks == 1 ? 0 : a.rows * t.chunks * static_cast<int64_t>(sizeof(Largest));
 }
 
 }  // namespace fused_ml::cuda

@@ -5,12 +5,21 @@
 
 namespace FUSED_ML_NAMESPACE {
 
-template <class A>
-struct RowBlock {
-  A peak;                  // largest key
-  int64_t own;             // its first class, counted from the block's first; -1: not looked for, or none
-  A own_input, own_logit;  // of the class left out; read before the terms may overwrite it
-  double sum, own_term, side, side_weight, own_side_weight;
+template <bool kSide>
+struct SideSums {
+  double side = 0, side_weight = 0, own_side_weight = 0;
+};
+template <>
+struct SideSums<false> {};
+
+// Of a formula F's row.
+template <class F, class A>
+struct RowBlock : SideSums<F::kSide> {
+  A peak = -Constants<A>::infinity;  // largest key
+  int32_t own = -1;  // its first class, counted from the block's first; -1: not looked for, or none
+  // Of the class left out; read before the terms may overwrite it.
+  A own_input = A(0), own_logit = -Constants<A>::infinity;
+  double sum = 0, own_term = 0;
 };
 
 // Where a block's terms stand in its row.
@@ -20,7 +29,7 @@ struct BlockScale {
 };
 
 template <class F, class A>
-FUSED_ML_INLINE BlockScale scale_of(const F& f, const RowBlock<A>& block, double peak, bool holds_peak) {
+FUSED_ML_INLINE BlockScale scale_of(const F& f, const RowBlock<F, A>& block, double peak, bool holds_peak) {
   if (!F::kPeak || holds_peak) return {0.0, 1.0};
   const double below = peak - f.logit(block.peak);
   return {below, exp(-below)};
@@ -28,7 +37,7 @@ FUSED_ML_INLINE BlockScale scale_of(const F& f, const RowBlock<A>& block, double
 
 // Adds a block to its row's sums. holds_own: the block whose left-out class is the row's.
 template <class F, class A>
-FUSED_ML_INLINE void add_block(const RowBlock<A>& block, const BlockScale& scale, bool holds_own,
+FUSED_ML_INLINE void add_block(const RowBlock<F, A>& block, const BlockScale& scale, bool holds_own,
                                RowSums<double>& s) {
   s.others += (block.sum + (holds_own ? 0 : block.own_term)) * scale.factor;
   if (holds_own) s.own += block.own_term * scale.factor;
