@@ -2,6 +2,7 @@
 #include "../csrc/formulas/adam.h"
 #include "../csrc/formulas/binary_cross_entropy.h"
 #include "../csrc/formulas/logsigmoid.h"
+#include "../csrc/formulas/rowwise_blocks.h"
 #include "../csrc/formulas/sgd.h"
 #include "../csrc/formulas/softmax.h"
 
