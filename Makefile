@@ -12,7 +12,7 @@ EMULATED = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid po
 	rowwise_tiles scale cross_entropy cross_entropy_extras nll_loss softmax numerics gradcheck operators torch_samples))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup test test-exhaustive test-sanitize demo bench wheel lint format clean
+.PHONY: help setup test test-exhaustive test-sanitize demo bench cuda-report wheel lint format clean
 
 help:
 	@echo "make test           set up .venv, build, run the tests"
@@ -20,6 +20,7 @@ help:
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
 	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
+	@echo "make cuda-report    registers, spills, widths and bytes of the CUDA kernels into docs/cuda-kernels.md (no GPU)"
 	@echo "make wheel          build the wheel into dist/, audit it, try it in a clean environment"
 	@echo "make lint           formatting, types, and every formula through nvcc where there is one"
 
@@ -55,6 +56,9 @@ test-exhaustive: setup
 
 test-sanitize: setup
 	QUICK=$(QUICK) PYTHON=$(BIN)/python tests/sanitize.sh
+
+cuda-report: setup
+	$(BIN)/python -m bench.cuda_report --output docs/cuda-kernels.md
 
 demo: setup
 	$(BIN)/python -m examples.demo $(if $(QUICK),--quick)

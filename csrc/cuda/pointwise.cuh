@@ -170,7 +170,7 @@ class PointwiseBody {
 };
 
 template <class V, class F>
-__global__ void __launch_bounds__(kPointwiseThreads)
+__global__ void __launch_bounds__(kPointwiseThreads, 1)
     pointwise_kernel(const __grid_constant__ PointwiseTask task, const F f) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kPointwiseThreads + threadIdx.x;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kPointwiseThreads;
