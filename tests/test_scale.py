@@ -39,3 +39,8 @@ def test_layouts(device):
             torch.ops.fused_ml.scale_(bad, torch.tensor(3.0, device=device))
     with pytest.raises(RuntimeError, match="one factor"):
         torch.ops.fused_ml.scale_(x, torch.ones(2, device=device))
+
+
+def test_opcheck(device):
+    x, factor = torch.randn(5, 4, device=device), torch.tensor(0.5, device=device)
+    torch.library.opcheck(torch.ops.fused_ml.scale_.default, (x, factor))

@@ -124,9 +124,9 @@ time from the second-level cache.
 
 ## A model, not a measurement
 
-Share of copy speed that bytes, launches and occupancy allow at {large} MB: a copy reaches {copy:.0%} of the peak bandwidth,
-a load takes {latency:.0f} ns and each thread has one of 16 bytes under way, a launch adds {launch:.0f} us. Arithmetic is not
-in it, and no GPU has been timed.
+Share of copy speed that bytes, launches and occupancy allow at {large} MB: a copy reaches {copy:.0%} of the peak
+bandwidth, a load takes {latency:.0f} ns and each thread has one of 16 bytes under way, a launch adds {launch:.0f} us.
+Arithmetic is not in it, and no GPU has been timed.
 
 {model}
 """
@@ -154,7 +154,7 @@ def main() -> int:
         arguments.output.write_text(text)
     failures = [f"sm_{a} {k.name}: {problem}" for a, rows in found.items() for k in rows for problem in shortcomings(k)]
     failures += [f"{t.operator} {t.shape} {t.dtype}: {t.excess:.3f}x the least" for t in moved if t.excess > EXCESS]
-    fine = f"{sum(map(len, found.values()))} kernels without spills; {len(moved)} calls within {EXCESS}x of the least bytes"
+    fine = f"{sum(map(len, found.values()))} kernels without spills; {len(moved)} calls within {EXCESS}x of the least"
     print("\n".join(failures) or f"cuda_report: {fine}")
     return 1 if failures else 0
 
