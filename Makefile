@@ -7,15 +7,16 @@ QUICK ?=
 SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' ')' -print) setup.py pyproject.toml
 RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
-# The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU.
-EMULATED = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid pointwise_runs \
+# The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU and on a GPU.
+TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid pointwise_runs \
 	rowwise_tiles scale cross_entropy cross_entropy_extras nll_loss softmax numerics gradcheck operators torch_samples))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup test test-exhaustive test-sanitize demo bench cuda-report wheel lint format clean
+.PHONY: help setup test test-cuda test-exhaustive test-sanitize demo bench cuda-report wheel lint format clean
 
 help:
 	@echo "make test           set up .venv, build, run the tests"
+	@echo "make test-cuda      the tables on a GPU, with this machine's own Python and torch; no network"
 	@echo "make test-exhaustive  every float32 through every formula at every instruction set"
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
@@ -49,7 +50,12 @@ setup: $(VENV)/raw-ready
 
 test: setup
 	$(BIN)/python -m pytest
-	$(BIN)/python -m pytest --device=cuda-emulated $(EMULATED)
+	$(BIN)/python -m pytest --device=cuda-emulated $(TABLES)
+
+# On a machine with a GPU, with its own Python, torch, toolkit and pytest: no environment is made, nothing fetched.
+test-cuda:
+	FUSED_ML_CUDA=1 $(PYTHON) setup.py -q build_ext --inplace
+	$(PYTHON) -m pytest --device=cuda $(TABLES) tests/test_cuda_device.py
 
 test-exhaustive: setup
 	$(BIN)/python -m pytest tests/test_formulas.py --exhaustive

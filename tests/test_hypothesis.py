@@ -1,13 +1,16 @@
 """Random shapes, strides, dtypes and options, against float64."""
 
+import pytest
 import torch
 from cases import make_target
 from compare import assert_near
-from hypothesis import given
-from hypothesis import strategies as st
 from references import binary_cross_entropy_with_logits, cross_entropy
 
 import fused_ml.nn.functional as F
+
+hypothesis = pytest.importorskip("hypothesis")
+st = pytest.importorskip("hypothesis.strategies")
+given = hypothesis.given
 
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.bfloat16, torch.float16])
 REDUCTIONS = st.sampled_from(["mean", "sum", "none"])

@@ -1,7 +1,5 @@
 """Trajectories against torch's single-tensor code in float64, over options, dtypes and layouts."""
 
-import hypothesis
-import hypothesis.strategies as st
 import pytest
 import torch
 from optim_cases import (
@@ -19,6 +17,8 @@ from optim_cases import (
 
 import fused_ml.optim
 
+hypothesis = pytest.importorskip("hypothesis")
+st = pytest.importorskip("hypothesis.strategies")
 SHAPE = (4, 3, 5, 6)
 
 
