@@ -12,7 +12,7 @@ TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid poin
 	rowwise_tiles scale cross_entropy cross_entropy_extras nll_loss softmax numerics gradcheck operators torch_samples))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup test test-cuda test-exhaustive test-sanitize demo bench cuda-report wheel lint format clean
+.PHONY: help setup test test-cuda test-exhaustive test-sanitize demo bench bench-cuda cuda-report wheel lint format clean
 
 help:
 	@echo "make test           set up .venv, build, run the tests"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
 	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
+	@echo "make bench-cuda     losses on a GPU against torch and the peers installed there; no network"
 	@echo "make cuda-report    registers, spills, widths and bytes of the CUDA kernels into docs/cuda-kernels.md (no GPU)"
 	@echo "make wheel          build the wheel into dist/, audit it, try it in a clean environment"
 	@echo "make lint           formatting, types, and every formula through nvcc where there is one"
@@ -62,6 +63,10 @@ test-exhaustive: setup
 
 test-sanitize: setup
 	QUICK=$(QUICK) PYTHON=$(BIN)/python tests/sanitize.sh
+
+bench-cuda:
+	FUSED_ML_CUDA=1 $(PYTHON) setup.py -q build_ext --inplace
+	$(PYTHON) -m bench.cuda
 
 cuda-report: setup
 	$(BIN)/python -m bench.cuda_report --output docs/cuda-kernels.md
