@@ -4,6 +4,7 @@ import pytest
 import torch
 from cases import make_target
 from compare import assert_near
+from optim_cases import LAYOUTS, OPTIONS, Pair
 from references import binary_cross_entropy_with_logits, cross_entropy
 
 import fused_ml.nn.functional as F
@@ -113,3 +114,38 @@ def test_binary_cross_entropy_with_logits(call):
     expected = binary_cross_entropy_with_logits(x, target, torch.ones(loss.shape), **options)
     assert_near(loss, expected.loss, expected.loss_magnitude, what="loss")
     assert_near(gradient, expected.gradient, expected.gradient_magnitude, what="gradient")
+
+
+@st.composite
+def strided(draw):
+    dims = draw(st.integers(0, 4))
+    shape = [draw(st.integers(0, 9)) for _ in range(dims)]
+    order = draw(st.permutations(range(dims)))
+    gaps = [draw(st.integers(1, 3)) for _ in range(dims)]
+    stride, strides = 1, [0] * dims
+    for d in order:
+        strides[d] = stride * gaps[d]
+        stride *= max(shape[d], 1) * gaps[d]
+    return shape, strides, draw(st.integers(0, 5)), stride
+
+
+@given(
+    case=st.sampled_from(sorted(OPTIONS)),
+    dtype=DTYPES,
+    layouts=st.lists(strided(), min_size=1, max_size=4),
+    grads=st.sampled_from(sorted(LAYOUTS)),
+)
+def test_optimizers(case, dtype, layouts, grads):
+    params = []
+    for shape, strides, offset, extent in layouts:
+        buffer = torch.randn(extent + offset + 8).to(dtype)
+        params.append(buffer.as_strided(shape, strides, offset))
+    pair = Pair(case, params)
+    for _ in range(2):
+        pair.set_gradients()
+        for p in pair.ours:
+            if p.dim():
+                p.grad = LAYOUTS[grads](p.grad) if p.dim() > 1 else p.grad
+        pair.optimizer.step()
+        pair.reference.step()
+    pair.check()

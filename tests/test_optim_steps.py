@@ -17,8 +17,6 @@ from optim_cases import (
 
 import fused_ml.optim
 
-hypothesis = pytest.importorskip("hypothesis")
-st = pytest.importorskip("hypothesis.strategies")
 SHAPE = (4, 3, 5, 6)
 
 
@@ -200,38 +198,3 @@ def test_infinite_parameter_without_decay_stays_infinite(case):
 def test_long_trajectory_keeps_the_bias_correction():
     pair = Pair("adam", [torch.randn(33)]).step(300)
     close(pair.ours[0], pair.torch[0], 30)
-
-
-@st.composite
-def strided(draw):
-    dims = draw(st.integers(0, 4))
-    shape = [draw(st.integers(0, 9)) for _ in range(dims)]
-    order = draw(st.permutations(range(dims)))
-    gaps = [draw(st.integers(1, 3)) for _ in range(dims)]
-    stride, strides = 1, [0] * dims
-    for d in order:
-        strides[d] = stride * gaps[d]
-        stride *= max(shape[d], 1) * gaps[d]
-    return shape, strides, draw(st.integers(0, 5)), stride
-
-
-@hypothesis.given(
-    case=st.sampled_from(sorted(OPTIONS)),
-    dtype=st.sampled_from(DTYPES),
-    layouts=st.lists(strided(), min_size=1, max_size=4),
-    grads=st.sampled_from(sorted(LAYOUTS)),
-)
-def test_any_shapes_and_strides(case, dtype, layouts, grads):
-    params = []
-    for shape, strides, offset, extent in layouts:
-        buffer = torch.randn(extent + offset + 8).to(dtype)
-        params.append(buffer.as_strided(shape, strides, offset))
-    pair = Pair(case, params)
-    for _ in range(2):
-        pair.set_gradients()
-        for p in pair.ours:
-            if p.dim():
-                p.grad = LAYOUTS[grads](p.grad) if p.dim() > 1 else p.grad
-        pair.optimizer.step()
-        pair.reference.step()
-    pair.check()
