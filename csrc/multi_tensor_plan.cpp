@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "multi_tensor_device.h"
+
 namespace fused_ml {
 
 namespace {
@@ -35,15 +37,29 @@ int64_t item_size(ScalarType type) {
 
 }  // namespace
 
-Plan::Plan(std::vector<Tensor> states, std::vector<Tensor> steps, const std::vector<int64_t>& groups,
-           const std::vector<int64_t>& states_of, const std::vector<int64_t>& first)
-    : items_(groups.size()) {
-  STD_TORCH_CHECK(states_of.size() == groups.size() && first.size() == groups.size(),
-                  "groups, states_of and first: one number for each parameter");
+double Plan::Item::host_count() const {
+  return double_step ? *static_cast<const double*>(step_data) : *static_cast<const float*>(step_data);
+}
+
+void Plan::Item::count_on_host() {
+  if (double_step) {
+    *static_cast<double*>(step_data) += 1;
+  } else {
+    *static_cast<float*>(step_data) += 1;
+  }
+}
+
+Plan::Plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> steps,
+           const std::vector<int64_t>& groups, const std::vector<int64_t>& states_of,
+           const std::vector<int64_t>& flags)
+    : like_(like), items_(groups.size()) {
+  STD_TORCH_CHECK(states_of.size() == groups.size() && flags.size() == groups.size(),
+                  "groups, states_of and flags: one number for each parameter");
   STD_TORCH_CHECK(steps.empty() || steps.size() == groups.size(), "steps: one for each parameter, or none");
   size_t next = 0;
   for (size_t i = 0; i < items_.size(); ++i) {
     Item& item = items_[i];
+    STD_TORCH_CHECK(groups[i] >= 0, "parameter ", i, " is of group ", groups[i]);
     STD_TORCH_CHECK(states_of[i] >= 0 && states_of[i] <= kMaxStates && next + states_of[i] <= states.size(),
                     "parameter ", i, " has ", states_of[i], " states: expected at most ", kMaxStates,
                     " and all of them in the list");
@@ -51,7 +67,8 @@ Plan::Plan(std::vector<Tensor> states, std::vector<Tensor> steps, const std::vec
     for (int k = 0; k < item.states_count; ++k) item.states.push_back(std::move(states[next++]));
     if (!steps.empty()) item.step = std::move(steps[i]);
     item.group = groups[i];
-    item.first = first[i] != 0;
+    item.first = flags[i] & kFirst;
+    item.host_step = flags[i] & kHostStep;
   }
 }
 
@@ -66,7 +83,8 @@ bool Plan::as_last_seen(Item& item, const Tensor& param, const Tensor& grad) con
 
 // And the states.
 bool Plan::gradient_as_last_seen(Item& item, const Tensor& grad) const {
-  if (!grad.is_cpu() || !strided(grad) || grad.scalar_type() != item.scalar_type) return false;
+  if (!lies_on_device_of(grad, like_) || !strided(grad) || grad.scalar_type() != item.scalar_type)
+    return false;
   if (!same(grad, item.sizes, item.strides[1])) return false;
   item.operands[1] = grad.data_ptr();
   // `state.data = ...` moves a state to other memory; a state that kept its memory kept its shape and type.
@@ -79,7 +97,7 @@ bool Plan::gradient_as_last_seen(Item& item, const Tensor& grad) const {
 Problem Plan::check(const Item& item, const Tensor& param, const Tensor& grad) const {
   for (int k = 0; k < 2 + item.states_count; ++k) {
     const Tensor& tensor = operand(item, k, param, grad);
-    if (!tensor.is_cpu()) return Problem::device;
+    if (!lies_on_device_of(tensor, like_)) return Problem::device;
     if (!strided(tensor)) return Problem::layout;
   }
   const ScalarType type = param.scalar_type();
@@ -102,7 +120,8 @@ Problem Plan::look_at_step(Item& item) const {
   if (!item.step) return Problem::none;
   const ScalarType type = item.step->scalar_type();
   const bool number = type == ScalarType::Float || type == ScalarType::Double;
-  if (!item.step->is_cpu() || !number || item.step->numel() != 1) return Problem::step;
+  const bool here = item.host_step ? item.step->is_cpu() : lies_on_device_of(*item.step, like_);
+  if (!here || !number || item.step->numel() != 1) return Problem::step;
   item.double_step = type == ScalarType::Double;
   item.step_data = item.step->data_ptr();
   return Problem::none;
@@ -253,6 +272,42 @@ bool Plan::bind_in_place(const std::vector<int64_t>& addresses, std::vector<Tens
   }
   grads_ = std::move(grads);
   return true;
+}
+
+void Plan::check(MultiTensorFormula few, const std::vector<double>& options, int64_t options_of_group) const {
+  int64_t groups = 0;
+  for (const Item& item : items_) {
+    groups = std::max(groups, item.group + 1);
+    if (few == MultiTensorFormula::sgd) {
+      STD_TORCH_CHECK(item.states_count <= 1, "SGD has one state at most; got ", item.states_count);
+    } else {
+      STD_TORCH_CHECK(item.step && (item.states_count == 2 || item.states_count == 3),
+                      "Adam has a step count and 2 states, or 3 with AMSGrad; got ", item.states_count);
+    }
+  }
+  STD_TORCH_CHECK(static_cast<int64_t>(options.size()) >= groups * options_of_group, "expected ",
+                  options_of_group, " options for each group, ", groups, " groups at least; got ",
+                  options.size(), " numbers");
+}
+
+std::vector<Plan::Launch>& Plan::launches() {
+  STD_TORCH_CHECK(grads_.size() == items_.size(), "the plan has no gradients: bind them before every run");
+  for (Launch& launch : launches_) {
+    for (size_t n = 0; n < launch.items.size(); ++n) {
+      const Item& item = items_[launch.items[n]];
+      MultiTensorEntry& entry = launch.entries[n];
+      std::copy(std::begin(item.operands), std::end(item.operands), entry.operands);
+      entry.numel = item.numel;
+      entry.layout = item.layout.get();
+    }
+  }
+  return launches_;
+}
+
+void Plan::finish(bool skipped) {
+  grads_.clear();
+  if (skipped) return;
+  for (Item& item : items_) item.first = false;
 }
 
 }  // namespace fused_ml

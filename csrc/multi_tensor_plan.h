@@ -1,4 +1,5 @@
-// A plan: the tensors of an optimizer, laid out for the multi_tensor kernels, and kept from step to step.
+// A plan: the tensors of an optimizer on one device, laid out for the multi_tensor kernels, and kept from
+// step to step.
 #pragma once
 
 #include <memory>
@@ -10,16 +11,53 @@ namespace fused_ml {
 // Why a list of tensors cannot be stepped by the kernels. fused_ml/optim/_plan.py has the same list.
 enum class Problem : int64_t { none, device, layout, dtype, state_dtype, shape, overlap, dimensions, step };
 
+// What is said of a parameter's states, added up.
+enum StateFlag : int64_t {
+  kFirst = 1,     // they are new, and zero
+  kHostStep = 2,  // the step count lies on the host, whatever device this is
+};
+
 // Holds the states and step counts, which nothing but the optimizer refers to. Parameters and gradients are
 // handed over at every step instead: a reference from here to a parameter whose hooks refer to the optimizer
 // would be a cycle that Python cannot collect.
 class Plan {
  public:
-  // states: the states of parameter 0, then those of 1 ...; steps: one a parameter, or none at all.
-  // groups, states_of, first: [parameters]; index of the parameter's group, number of its states, and whether
-  // these are new, and zero.
-  Plan(std::vector<Tensor> states, std::vector<Tensor> steps, const std::vector<int64_t>& groups,
-       const std::vector<int64_t>& states_of, const std::vector<int64_t>& first);
+  struct Item {
+    std::vector<Tensor> states;
+    std::optional<Tensor> step;
+    int states_count = 0;
+    bool first = false, host_step = false;
+    int64_t group = 0;
+    // As last seen.
+    bool known = false;
+    void* operands[kMultiTensorOperands] = {};
+    void* step_data = nullptr;
+    ScalarType scalar_type = ScalarType::Undefined, state_scalar_type = ScalarType::Undefined;
+    bool double_step = false, contiguous = false;
+    std::vector<int64_t> sizes, strides[kMultiTensorOperands];
+    int64_t numel = 0;
+    std::unique_ptr<StridedLayout> layout;
+
+    double host_count() const;  // of steps
+    void count_on_host();
+  };
+
+  // The items that one pass can take: one formula, one pair of types, no memory written twice.
+  struct Launch {
+    int states_count;
+    DType type, state_type;
+    int64_t wave;
+    std::vector<size_t> items;
+    std::vector<MultiTensorEntry> entries;  // without constants
+    std::vector<int64_t> first_granule;     // and past the last
+  };
+
+  // like: any tensor on the device. states: the states of parameter 0, then those of 1 ...; steps: one a
+  // parameter, or none at all. groups, states_of, flags: [parameters]; index of the parameter's group, number
+  // of its states, and StateFlags.
+  Plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> steps,
+       const std::vector<int64_t>& groups, const std::vector<int64_t>& states_of,
+       const std::vector<int64_t>& flags);
 
   // Takes this step's parameters and gradients, and looks at every tensor anew: sizes, strides, types and
   // addresses may have changed under the same object. 0, or Problem + 16 * the parameter's index; then
@@ -32,43 +70,21 @@ class Plan {
   // tell more.
   bool bind_in_place(const std::vector<int64_t>& addresses, std::vector<Tensor> grads);
 
-  // Of the bound gradients, unscaled.
-  double square_sum();
+  // Raises unless every item has the states, the step count and the options of its formula.
+  void check(MultiTensorFormula few, const std::vector<double>& options, int64_t options_of_group) const;
 
-  // One step. options: the formula's options for each group in turn. Lets go of the gradients.
-  void run_sgd(const std::vector<double>& options, double gradient_factor);
-  void run_adam(const std::vector<double>& options, double gradient_factor);
+  // The bound tensors; raises if there are none.
+  std::vector<Launch>& launches();
+  std::vector<Item>& items() { return items_; }
+  const Tensor& like() const { return like_; }
+
+  // After a step: lets go of the gradients.
+  void finish(bool skipped);
+
+  std::shared_ptr<void> on_device;  // what the device's code keeps from step to step
 
  private:
   static constexpr int kMaxStates = kMultiTensorOperands - 2;
-
-  struct Item {
-    std::vector<Tensor> states;
-    std::optional<Tensor> step;
-    int states_count = 0;
-    bool first = false, known = false;
-    int64_t group = 0;
-    // As last seen.
-    void* operands[kMultiTensorOperands] = {};
-    void* step_data = nullptr;
-    ScalarType scalar_type = ScalarType::Undefined, state_scalar_type = ScalarType::Undefined;
-    bool double_step = false, contiguous = false;
-    std::vector<int64_t> sizes, strides[kMultiTensorOperands];
-    int64_t numel = 0;
-    std::unique_ptr<StridedLayout> layout;
-  };
-
-  // The items that one parallel region can take: one formula, one pair of types, no memory written twice.
-  struct Launch {
-    int states_count;
-    DType type, state_type;
-    int64_t wave;
-    std::vector<size_t> items;
-    std::vector<MultiTensorEntry> entries;
-    std::vector<int64_t> first_granule;
-
-    MultiTensorArguments arguments() const;
-  };
 
   const Tensor& operand(const Item& item, int k, const Tensor& param, const Tensor& grad) const;
   bool as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const;
@@ -79,11 +95,8 @@ class Plan {
   static Problem lay_out(Item& item);
   std::vector<int64_t> waves() const;
   void group_launches();
-  void fill(Launch& launch) const;
-  template <class Prepare>
-  void prepare_launches(const Prepare& prepare);
-  void run_launches(MultiTensorFormula few, MultiTensorFormula more, int most_states);
 
+  Tensor like_;
   std::vector<Item> items_;
   std::vector<Launch> launches_;
   std::vector<Tensor>

@@ -1,6 +1,8 @@
 // Every operator of fused_ml: its schema, and the function that carries it out on the CPU. Read this first.
 #include "ops.h"
 
+#include "multi_tensor_schemas.h"
+
 STABLE_TORCH_LIBRARY(fused_ml, m) {
   // Which instruction set the CPU kernels use: 0 baseline, 1 avx2, 2 avx512.
   m.def("cpu_isa() -> int");
@@ -66,16 +68,8 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
       "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, float[] options, float gradient_factor) -> "
       "()");
   // The same for eager use, where unpacking lists of states would take longer than the step: a plan holds the
-  // states, and each step binds the parameters and gradients to it. Contracts: multi_tensor_plan.h.
-  m.def(
-      "multi_tensor_plan(Tensor[] states, Tensor[] steps, int[] groups, int[] states_of, int[] first) -> "
-      "int");
-  m.def("multi_tensor_free(int plan) -> ()");
-  m.def("multi_tensor_bind(int plan, Tensor[] params, Tensor[] grads) -> int");
-  m.def("multi_tensor_bind_in_place(int plan, int[] addresses, Tensor[] grads) -> bool");
-  m.def("multi_tensor_square_sum(int plan) -> float");
-  m.def("sgd_run(int plan, float[] options, float gradient_factor) -> ()");
-  m.def("adam_run(int plan, float[] options, float gradient_factor) -> ()");
+  // states, and each step binds the parameters and gradients to it.
+  fused_ml::define_plan_operators(m);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fused_ml, CompositeExplicitAutograd, m) {
@@ -83,13 +77,7 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, CompositeExplicitAutograd, m) {
   m.impl("cpu_isas_compiled", TORCH_BOX(&fused_ml::cpu_isas_compiled));
   m.impl("cpu_isas_supported", TORCH_BOX(&fused_ml::cpu_isas_supported));
   m.impl("choose_cpu_isa", TORCH_BOX(&fused_ml::choose_cpu_isa));
-  m.impl("multi_tensor_plan", TORCH_BOX(&fused_ml::multi_tensor_plan));
-  m.impl("multi_tensor_free", TORCH_BOX(&fused_ml::multi_tensor_free));
-  m.impl("multi_tensor_bind", TORCH_BOX(&fused_ml::multi_tensor_bind));
-  m.impl("multi_tensor_bind_in_place", TORCH_BOX(&fused_ml::multi_tensor_bind_in_place));
-  m.impl("multi_tensor_square_sum", TORCH_BOX(&fused_ml::multi_tensor_square_sum));
-  m.impl("sgd_run", TORCH_BOX(&fused_ml::sgd_run));
-  m.impl("adam_run", TORCH_BOX(&fused_ml::adam_run));
+  fused_ml::implement_plan_operators(m);
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fused_ml, CPU, m) {

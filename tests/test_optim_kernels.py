@@ -204,7 +204,7 @@ def test_list_operator_refuses_bad_lists_and_changes_nothing(change, words):
 
 def test_unknown_plan_is_refused():
     with pytest.raises(RuntimeError, match="no multi_tensor plan -1"):
-        torch.ops.fused_ml.adam_run(-1, [], 1.0)
+        torch.ops.fused_ml.adam_run(-1, [])
 
 
 # torch's own tables.

@@ -2,9 +2,17 @@
 // tensors.
 #include "../ops.h"
 
+#include "../multi_tensor_schemas.h"
+
 #ifndef FUSED_ML_DEVICE_KEY
 #define FUSED_ML_DEVICE_KEY CUDA
 #endif
+
+// A plan of parameters on a GPU.
+STABLE_TORCH_LIBRARY(fused_ml_cuda, m) { fused_ml::define_plan_operators(m); }
+STABLE_TORCH_LIBRARY_IMPL(fused_ml_cuda, CompositeExplicitAutograd, m) {
+  fused_ml::implement_plan_operators(m);
+}
 
 STABLE_TORCH_LIBRARY_IMPL(fused_ml, FUSED_ML_DEVICE_KEY, m) {
   m.impl("cross_entropy", TORCH_BOX(&fused_ml::cross_entropy));
@@ -19,4 +27,6 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, FUSED_ML_DEVICE_KEY, m) {
   m.impl("logsigmoid", TORCH_BOX(&fused_ml::logsigmoid));
   m.impl("scale_", TORCH_BOX(&fused_ml::scale_));
   m.impl("logsigmoid_backward", TORCH_BOX(&fused_ml::logsigmoid_backward));
+  m.impl("sgd_", TORCH_BOX(&fused_ml::sgd_));
+  m.impl("adam_", TORCH_BOX(&fused_ml::adam_));
 }

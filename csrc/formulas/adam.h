@@ -66,8 +66,8 @@ struct AdamAmsgrad : AdamConstants<A> {
 };
 
 // The constants of step `t` >= 1, given beta1^t and beta2^t.
-inline AdamConstants<double> adam_constants(const AdamOptions& o, double power1, double power2,
-                                            double gradient_factor) {
+FUSED_ML_INLINE AdamConstants<double> adam_constants(const AdamOptions& o, double power1, double power2,
+                                                     double gradient_factor) {
   const bool decoupled = o.decoupled != 0;
   return {o.maximize != 0 ? -gradient_factor : gradient_factor,
           decoupled ? 0 : o.weight_decay,

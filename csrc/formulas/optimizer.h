@@ -32,4 +32,35 @@ FUSED_ML_INLINE A only_if(bool condition, A x) {
   return bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(x) & (Bits{0} - static_cast<Bits>(condition))));
 }
 
+// What a step multiplies its gradients by. Loss scaling: torch.amp.GradScaler leaves the gradients scaled and
+// hands over the scale, and whether an infinity or NaN was found. Clipping by the global norm: Pascanu,
+// Mikolov and Bengio, "On the difficulty of training recurrent neural networks",
+// https://arxiv.org/abs/1211.5063 (torch's form: max_norm / (norm + 1e-6), at most 1)
+struct GradientScaling {
+  double factor;      // 1 / loss scale
+  bool scaled;        // by a GradScaler; then
+  double found_inf;   // not 0: the step is left out
+  bool clipped;       // by the global norm; then
+  double square_sum;  // of the gradients as they are, over all parameters
+  double max_norm;
+};
+
+struct GradientFactor {
+  double factor;
+  double norm;  // of the unscaled gradients; 0 unless clipped
+  bool skipped;
+};
+
+FUSED_ML_INLINE GradientFactor gradient_factor(const GradientScaling& s) {
+  GradientFactor result{s.factor, 0, s.scaled && s.found_inf != 0};
+  if (s.clipped) {
+    result.norm = square_root(s.square_sum) * s.factor;
+    const bool finite = result.norm - result.norm == 0;
+    result.skipped |= s.scaled && !finite;
+    const double coefficient = s.max_norm / (result.norm + 1e-6);
+    result.factor *= coefficient > 1 ? 1 : coefficient;  // NaN stays
+  }
+  return result;
+}
+
 }  // namespace FUSED_ML_NAMESPACE

@@ -51,7 +51,7 @@ struct SgdMomentum : SgdConstants<A> {
 };
 
 // first: the momentum buffer is new, and zero.
-inline SgdConstants<double> sgd_constants(const SgdOptions& o, bool first, double gradient_factor) {
+FUSED_ML_INLINE SgdConstants<double> sgd_constants(const SgdOptions& o, bool first, double gradient_factor) {
   return {o.maximize != 0 ? -gradient_factor : gradient_factor,
           o.weight_decay,
           o.momentum,

@@ -17,12 +17,17 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_hooks
 
 from fused_ml._fallback import warn_fallback
-from fused_ml.optim._plan import ParameterState, Plan, Problem, unsuitable
+from fused_ml.optim._plan import ParameterState, Plan, Problem, on_host, unsuitable
 from fused_ml.optim._torch_step import torch_step
 
 TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
 _MAX_PLANS = 8  # one for each set of parameters that had gradients together
 _grad_of = attrgetter("grad")
+
+
+def number(value: Any) -> float | Tensor:
+    """An option as a number, or as a tensor if a device would have to be waited for."""
+    return value if isinstance(value, Tensor) and not on_host(value) else float(value)
 
 
 def _checked_norm(value: float | None) -> float | None:
@@ -43,10 +48,9 @@ class FusedStep(Optimizer):
     # GradScaler then leaves the gradients scaled, and hands over `grad_scale` and `found_inf`.
     _step_supports_amp_scaling = True
     _torch_optimizer: ClassVar[type[Optimizer]]
-    _run: ClassVar[Callable[[int, list[float], float], None]]
+    _run: ClassVar[str]  # the operator
 
     grad_norm: Tensor | None
-    skipped: bool
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -64,7 +68,7 @@ class FusedStep(Optimizer):
 
     def _begin(self) -> None:
         self.grad_norm = None
-        self.skipped = False
+        self._skipped: bool | Tensor = False
         self._plans: dict[bytes, Plan] = {}
 
     # What a formula has to say.
@@ -74,8 +78,8 @@ class FusedStep(Optimizer):
         """The number of states of a parameter in `group`, or TORCH_STEP."""
 
     @abstractmethod
-    def _options(self, group: dict[str, Any]) -> list[float]:
-        """The numbers in the formula's options, in their order there."""
+    def _options(self, group: dict[str, Any]) -> list[float | Tensor]:
+        """The numbers in the formula's options, in their order there; see :func:`number`."""
 
     @abstractmethod
     def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
@@ -92,6 +96,12 @@ class FusedStep(Optimizer):
     def max_grad_norm(self, value: float | None) -> None:
         self._max_grad_norm = _checked_norm(value)
 
+    @property
+    def skipped(self) -> bool:
+        """Whether the last step was left out; on a GPU, asking waits for it."""
+        self._skipped = bool(self._skipped)
+        return self._skipped
+
     # The step.
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -102,7 +112,8 @@ class FusedStep(Optimizer):
 
         Afterwards `grad_norm` is the norm of the unscaled gradients before clipping, a 0-d tensor, if
         `max_grad_norm` is set, and `skipped` says whether the step was left out because of an infinity
-        or NaN among gradients that a GradScaler scaled.
+        or NaN among gradients that a GradScaler scaled. On a GPU nothing waits for the device, but a step
+        under a GradScaler whose step counts lie on the host (neither `fused` nor `capturable`).
         """
         # torch's wrapper takes 25 us even with nothing to do; a subclass's own step is wrapped already.
         if type(self).step is FusedStep.step and (
@@ -123,14 +134,22 @@ class FusedStep(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         found_inf = getattr(self, "found_inf", None)
-        self.skipped = found_inf is not None and float(found_inf) != 0.0
-        if self.skipped:
-            self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf)
-        elif torch.compiler.is_compiling():
+        self._skipped = False
+        compiling = torch.compiler.is_compiling()
+        if found_inf is not None and (compiling or on_host(found_inf)) and self._found_inf():
+            return loss
+        if compiling:
             torch_step(self)
         else:
             self._update()
         return loss
+
+    def _found_inf(self) -> bool:
+        """Whether a GradScaler found an infinity or NaN; then the step is left out."""
+        self._skipped = float(getattr(self, "found_inf", 0.0)) != 0.0
+        if self._skipped:
+            self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf)
+        return self._skipped
 
     def _update(self) -> None:
         params = [p for group in self.param_groups for p in group["params"]]
@@ -138,23 +157,32 @@ class FusedStep(Optimizer):
             plan = self._bound_plan(params)
             if plan is not None:
                 self._run_plan(plan)
-        if plan is None:
+        if plan is None and not self._found_inf():
             torch_step(self)
 
     def _run_plan(self, plan: Plan) -> None:
-        factor = self._unscale_factor()
+        if plan.on_cuda and "capturable" in self.defaults:
+            self._check_capture()
+        numbers = {name: getattr(self, name) for name in ("grad_scale", "found_inf") if hasattr(self, name)}
         if self._max_grad_norm is not None:
-            wide = any(p.dtype is torch.float64 for p in plan.active)
-            norm = math.sqrt(plan.square_sum()) * factor
-            if not self._accept_norm(torch.tensor(norm, dtype=torch.float64 if wide else torch.float32)):
-                self._plans.clear()  # with the states made for a step that did not happen
-                return
-            factor *= self._clip_coefficient(norm)
+            numbers["square_sum"] = plan.square_sum()
+        options = [option for group in self.param_groups for option in self._options(group)]
+        report = plan.run(self._run, options, self._max_grad_norm or 0.0, numbers)
+        if report:
+            self.grad_norm, self._skipped = report
+        else:
+            self._skipped = numbers.get("found_inf", False)
+        if self._skipped is not False and on_host(self._skipped) and self.skipped:
+            self._plans.clear()  # with the states made for a step that did not happen
+            return
         if not plan.committed:
             plan.commit(self.state)
-        options = [number for group in self.param_groups for number in self._options(group)]
-        type(self)._run(plan.number, options, factor)
         increment_version(plan.active)
+
+    def _check_capture(self) -> None:
+        """Raise torch's error where a graph is captured and `capturable` is not set."""
+        check = getattr(self, "_accelerator_graph_capture_health_check", None)
+        (check or self._cuda_graph_capture_health_check)()  # torch 2.12 and older
 
     def _bound_plan(self, params: list[Tensor]) -> Plan | None:
         """The plan for these parameters, bound to their gradients; None if the step has to be torch's."""
@@ -245,8 +273,8 @@ class FusedStep(Optimizer):
     def _accept_norm(self, norm: Tensor) -> bool:
         """Note the norm; False if the step must be skipped: a norm that is not finite, under a GradScaler."""
         self.grad_norm = norm
-        self.skipped = getattr(self, "found_inf", None) is not None and not math.isfinite(norm)
-        return not self.skipped
+        self._skipped = getattr(self, "found_inf", None) is not None and not math.isfinite(norm)
+        return not self._skipped
 
     def _clip_coefficient(self, norm: float) -> float:
         """As torch.nn.utils.clip_grad_norm_; NaN stays NaN."""

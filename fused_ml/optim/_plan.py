@@ -13,12 +13,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-import fused_ml._library  # noqa: F401
 from fused_ml._fallback import no_kernel_for
+from fused_ml._library import cuda_problem
 
-_ops = torch.ops.fused_ml
-_bind = _ops.multi_tensor_bind.default
-_bind_in_place = _ops.multi_tensor_bind_in_place.default
+_FIRST, _HOST_STEP = 1, 2  # csrc/multi_tensor_plan.h's StateFlag
 _PLAIN_TYPES = (Tensor, Parameter)
 _END = (object(),)
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -47,12 +45,22 @@ class ParameterState(NamedTuple):
     first: bool = False  # the states are new, and zero
 
 
+def operators_for(device: torch.device) -> Any:
+    """The library's operators for a plan on `device`."""
+    return torch.ops.fused_ml_cuda if device.type == "cuda" else torch.ops.fused_ml
+
+
+def on_host(number: Tensor) -> bool:
+    """Whether `number` can be looked at without waiting for a device."""
+    return number.device.type == "cpu"
+
+
 def unsuitable(tensors: Iterable[Any]) -> str | None:
     """Why a kernel cannot read the first of `tensors` that it cannot read, or None."""
     for tensor in tensors:
         if type(tensor) not in _PLAIN_TYPES:
             return "tensor subclasses have no kernel"
-        if tensor.device.type != "cpu":
+        if tensor.device.type != "cpu" and (tensor.device.type != "cuda" or cuda_problem()):
             return no_kernel_for(tensor.device.type)
         if tensor.dtype not in _DTYPES:
             return f"there is no kernel for {tensor.dtype}"
@@ -68,6 +76,42 @@ def _values(state: dict[Any, Any]) -> chain[Any]:
 
 def _identical(a: Sequence[Any], b: Sequence[Any]) -> bool:
     return len(a) == len(b) and all(map(is_, a, b))
+
+
+class Part:
+    """The share of a plan that lies on one device, held by the compiled library."""
+
+    def __init__(self, device: torch.device, plan: Plan, indices: list[int]) -> None:
+        self.device = device
+        self.active = [plan.active[i] for i in indices]
+        self.indices = indices
+        self.operators = ops = operators_for(device)
+        self._bind, self._bind_in_place = ops.multi_tensor_bind.default, ops.multi_tensor_bind_in_place.default
+        entries = [plan.entries[i] for i in indices]
+        self.number: int = ops.multi_tensor_plan(
+            torch.empty(0, device=device),
+            [state for entry in entries for state in entry.states],
+            [entry.step for entry in entries if entry.step is not None],
+            [plan.groups[i] for i in indices],
+            [len(entry.states) for entry in entries],
+            [
+                _FIRST * entry.first + _HOST_STEP * (entry.step is not None and on_host(entry.step))
+                for entry in entries
+            ],
+        )
+        weakref.finalize(self, ops.multi_tensor_free, self.number).atexit = False
+
+    def bind(self, grads: list[Tensor]) -> int:
+        """0, or a Problem + 16 times the number of the parameter among those of this device."""
+        if all(map(Tensor.is_contiguous, self.active)):
+            addresses = list(map(Tensor.data_ptr, self.active))
+            if self._bind_in_place(self.number, addresses, grads):
+                return 0
+        return self._bind(self.number, self.active, grads)
+
+    def here(self, number: Any) -> Tensor:
+        """A number, on this device."""
+        return torch.as_tensor(number).to(self.device, non_blocking=self.device.type == "cuda")
 
 
 class Plan:
@@ -91,18 +135,15 @@ class Plan:
         self.groups = groups  # the number of each active parameter's group
         self.entries = entries
         self.fresh = [(p, entry.fresh) for p, entry in zip(active, entries, strict=True) if entry.fresh]
-        states = [state for entry in entries for state in entry.states]
-        steps = [entry.step for entry in entries if entry.step is not None]
-        self.number: int = _ops.multi_tensor_plan(
-            states,
-            steps,
-            groups,
-            [len(entry.states) for entry in entries],
-            [entry.first for entry in entries],
-        )
-        weakref.finalize(self, _ops.multi_tensor_free, self.number).atexit = False
         self.state_values: list[Any] = []
         self.committed = False
+        places: dict[torch.device, list[int]] = {}
+        for i, p in enumerate(active):
+            places.setdefault(p.device, []).append(i)
+        if not active:  # the norm, if it is asked for, is 0
+            places[torch.device("cpu") if unsuitable(params[:1]) else params[0].device] = []
+        self.parts = [Part(device, self, indices) for device, indices in places.items()]
+        self.on_cuda = any(device.type == "cuda" for device in places)
 
     def tensors_of(self, index: int) -> list[tuple[str, Tensor]]:
         """The gradient and the states of active parameter `index`, named."""
@@ -131,13 +172,35 @@ class Plan:
 
     def bind(self, grads: list[Tensor]) -> tuple[Problem, int]:
         """Hand over this step's gradients; what stands in the way of the step, and at which parameter."""
-        if all(map(Tensor.is_contiguous, self.active)):
-            addresses = list(map(Tensor.data_ptr, self.active))
-            if _bind_in_place(self.number, addresses, grads):
-                return Problem.none, 0
-        result = _bind(self.number, self.active, grads)
-        return Problem(result % 16), result // 16
+        for part in self.parts:
+            result = part.bind(grads if len(self.parts) == 1 else [grads[i] for i in part.indices])
+            if result:
+                return Problem(result % 16), part.indices[result // 16]
+        return Problem.none, 0
 
-    def square_sum(self) -> float:
-        """Sum of the squares of all bound gradients."""
-        return _ops.multi_tensor_square_sum(self.number)
+    def square_sum(self) -> Tensor:
+        """Sum of the squares of all bound gradients, a 0-d float64 tensor on the first device."""
+        sums = [part.operators.multi_tensor_square_sum(part.number) for part in self.parts]
+        total = sums[0]
+        for other in sums[1:]:
+            total = total + self.parts[0].here(other)
+        return total
+
+    def run(self, operator: str, options: list[Any], max_norm: float, numbers: dict[str, Any]) -> list[Tensor]:
+        """Step by an operator; `numbers` are its optional tensors. The norm and whether it was skipped, if clipped.
+
+        Options are numbers, or tensors that are not to be waited for.
+        """
+        places = [i for i, option in enumerate(options) if isinstance(option, Tensor)]
+        plain = [0.0 if isinstance(option, Tensor) else option for option in options] if places else options
+        reports = []
+        for part in self.parts:
+            arguments: dict[str, Any] = {}
+            if numbers:
+                arguments = {name: part.here(number) for name, number in numbers.items()}
+                arguments["max_norm"] = max_norm
+            if places:
+                arguments |= {"numbers": [part.here(options[i]) for i in places], "places": places}
+            run = getattr(part.operators, operator).default
+            reports.append(run(part.number, plain, **arguments))
+        return reports[0]

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
-from fused_ml.optim._base import TORCH_STEP, FusedStep
+from fused_ml.optim._base import TORCH_STEP, FusedStep, number
 from fused_ml.optim._plan import ParameterState
 
 __all__ = ["Adam", "adam"]
@@ -58,22 +58,25 @@ class Adam(FusedStep, torch.optim.Adam):
     """
 
     _torch_optimizer: ClassVar[type[Optimizer]] = torch.optim.Adam
-    _run = torch.ops.fused_ml.adam_run.default
+    _run = "adam_run"
 
     def _kind(self, group: dict[str, Any]) -> int:
-        # foreach with a tensor lr, and capturable on the CPU, are errors of torch's own step.
-        if group["differentiable"] or (group["capturable"] and not group["fused"]):
+        if group["differentiable"]:
             return TORCH_STEP
-        if group["foreach"] and isinstance(group["lr"], Tensor):
+        # foreach with a tensor lr, and capturable on the CPU, are errors of torch's own step.
+        if group["capturable"]:
+            if not group["fused"] and any(p.is_cpu for p in group["params"]):
+                return TORCH_STEP
+        elif group["foreach"] and isinstance(group["lr"], Tensor):
             return TORCH_STEP
         return 3 if group["amsgrad"] else 2
 
-    def _options(self, group: dict[str, Any]) -> list[float]:
+    def _options(self, group: dict[str, Any]) -> list[float | Tensor]:
         beta1, beta2 = group["betas"]
         return [
-            float(group["lr"]),
-            float(beta1),
-            float(beta2),
+            number(group["lr"]),
+            number(beta1),
+            number(beta2),
             float(group["eps"]),
             float(group["weight_decay"]),
             float(group["decoupled_weight_decay"]),
@@ -85,7 +88,8 @@ class Adam(FusedStep, torch.optim.Adam):
         fresh: dict[str, Tensor] = {}
         if not state:
             wide = torch.get_default_dtype() is torch.float64 and not group["fused"]
-            fresh["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device="cpu")
+            there = param.device if group["fused"] or group["capturable"] else "cpu"
+            fresh["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=there)
             for name in names:
                 fresh[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
             state = fresh

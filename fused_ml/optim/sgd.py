@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
-from fused_ml.optim._base import TORCH_STEP, FusedStep
+from fused_ml.optim._base import TORCH_STEP, FusedStep, number
 from fused_ml.optim._plan import ParameterState
 
 __all__ = ["SGD", "sgd"]
@@ -56,16 +56,16 @@ class SGD(FusedStep, torch.optim.SGD):
     """
 
     _torch_optimizer = torch.optim.SGD
-    _run = torch.ops.fused_ml.sgd_run.default
+    _run = "sgd_run"
 
     def _kind(self, group: dict[str, Any]) -> int:
         if group["differentiable"]:
             return TORCH_STEP
         return 1 if group["momentum"] != 0 else 0
 
-    def _options(self, group: dict[str, Any]) -> list[float]:
+    def _options(self, group: dict[str, Any]) -> list[float | Tensor]:
         return [
-            float(group["lr"]),
+            number(group["lr"]),
             float(group["momentum"]),
             float(group["dampening"]),
             float(group["weight_decay"]),

@@ -1,0 +1,39 @@
+// The operators of a plan. Each library has them in a namespace of its own, where no tensor chooses among
+// devices: a gradient may turn out to be anything, and it is the plan that says what is wrong with it.
+// Contracts: multi_tensor_plan.h, multi_tensor_device.h.
+#pragma once
+
+#include "ops.h"
+
+namespace fused_ml {
+
+template <class Library>
+void define_plan_operators(Library& m) {
+  m.def(
+      "multi_tensor_plan(Tensor like, Tensor[] states, Tensor[] steps, int[] groups, int[] states_of, "
+      "int[] flags) -> int");
+  m.def("multi_tensor_free(int plan) -> ()");
+  m.def("multi_tensor_bind(int plan, Tensor[] params, Tensor[] grads) -> int");
+  m.def("multi_tensor_bind_in_place(int plan, int[] addresses, Tensor[] grads) -> bool");
+  m.def("multi_tensor_square_sum(int plan) -> Tensor");
+  m.def(
+      "sgd_run(int plan, float[] options, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor? "
+      "square_sum=None, float max_norm=0., Tensor[]? numbers=None, int[]? places=None) -> Tensor[]");
+  m.def(
+      "adam_run(int plan, float[] options, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor? "
+      "square_sum=None, float max_norm=0., Tensor[]? numbers=None, int[]? places=None) -> Tensor[]");
+}
+
+// For the key CompositeExplicitAutograd.
+template <class Library>
+void implement_plan_operators(Library& m) {
+  m.impl("multi_tensor_plan", TORCH_BOX(&multi_tensor_plan));
+  m.impl("multi_tensor_free", TORCH_BOX(&multi_tensor_free));
+  m.impl("multi_tensor_bind", TORCH_BOX(&multi_tensor_bind));
+  m.impl("multi_tensor_bind_in_place", TORCH_BOX(&multi_tensor_bind_in_place));
+  m.impl("multi_tensor_square_sum", TORCH_BOX(&multi_tensor_square_sum));
+  m.impl("sgd_run", TORCH_BOX(&sgd_run));
+  m.impl("adam_run", TORCH_BOX(&adam_run));
+}
+
+}  // namespace fused_ml
