@@ -35,6 +35,8 @@ LINK = [
     *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
 ]  # fmt: skip
 BOTH = [
+    "csrc/multi_tensor_ops.cpp",
+    "csrc/multi_tensor_plan.cpp",
     "csrc/pointwise_ops.cpp",
     "csrc/rowwise_ops.cpp",
 ]  # operators that both libraries compile, each for its own device

@@ -68,6 +68,76 @@ void launch_weights(const RowwiseTask& task, bool count_class_weights, cudaStrea
 // data [numel] *= factor; nothing is touched where it is 1.
 void launch_scale(void* data, DType type, int64_t numel, const Number& factor, cudaStream_t stream);
 
+// The optimizers. What follows up to MultiTensorConstants lies in the device's memory.
+
+// A parameter group's options, in the order of the formula's struct; those that lie on the device in tensors
+// of their own are `number`, where it is there.
+constexpr int kMultiTensorOptions = 8;
+struct MultiTensorGroup {
+  double option[kMultiTensorOptions];
+  Number number[kMultiTensorOptions];
+};
+
+// What tensors with the same constants have in common: a group, and a step count.
+struct MultiTensorSet {
+  int64_t group;
+  double step;         // the count before this step, if the next is not there
+  Number device_step;  // counted up by the kernel
+  int64_t first;       // the states are new, and zero
+};
+
+struct MultiTensorTensor {
+  void* operands[kMultiTensorOperands];
+  int64_t numel;
+  int64_t end_granule;  // the first that is not of this tensor
+  int64_t layout;  // bytes from the table's begin to its StridedLayout; 0: operands are dense, in one order
+  int32_t set;
+  int32_t head;  // elements before those that all operands hold 16-byte aligned; -1: there is no such place
+};
+
+// The formula's members, in either arithmetic. Written by the device.
+struct alignas(16) MultiTensorConstants {
+  double wide[kMultiTensorConstants];
+  float narrow[kMultiTensorConstants];
+};
+
+// The tensors that one kernel takes, on the device.
+struct MultiTensorList {
+  const unsigned char* table;
+  const MultiTensorTensor* tensors;  // [count]
+  int64_t count, granules;
+  DType type, state_type;
+  int64_t granules_of_block = 1;  // chosen by the launch
+};
+
+// Before the tensors' kernels, in one block: the constants of every set, step counts, norm and whether the
+// step is skipped.
+struct MultiTensorPreparation {
+  MultiTensorFormula few;
+  const MultiTensorGroup* groups;
+  const MultiTensorSet* sets;  // [count]
+  int64_t count;
+  double gradient_factor, max_norm;
+  Number grad_scale, found_inf, square_sum;  // where they are there
+  MultiTensorConstants* constants;           // [count]
+  void* norm = nullptr;                      // [], of norm_type; 0 if there is no square_sum
+  DType norm_type = DType::float32;
+  float* skipped = nullptr;  // [], 0 or 1
+};
+void launch_preparation(const MultiTensorPreparation& preparation, cudaStream_t stream);
+
+// skipped: nullptr, or not 0 if nothing is to be done.
+void launch_update(MultiTensorFormula formula, const MultiTensorList& list,
+                   const MultiTensorConstants* constants, const float* skipped, cudaStream_t stream);
+
+// Sums of squares of the gradients, a block each. partials: [most_blocks()]. Returns how many it writes.
+int64_t launch_square_sum(const MultiTensorList& list, double* partials, cudaStream_t stream);
+
+// Bytes from the host, by way of the kernels' arguments: no memory of the host has to outlive the call, and a
+// captured graph keeps them. At most kPage at a time; to and bytes are multiples of 16.
+constexpr int kPage = 3584;
+void launch_upload(const unsigned char* from, unsigned char* to, int bytes, cudaStream_t stream);
+
 // The largest grid of a kernel that strides over its work, on the current device.
 int64_t most_blocks();
 

@@ -27,7 +27,7 @@ _grad_of = attrgetter("grad")
 
 def number(value: Any) -> float | Tensor:
     """An option as a number, or as a tensor if a device would have to be waited for."""
-    return value if isinstance(value, Tensor) and not on_host(value) else float(value)
+    return float(value) if on_host(value) else value
 
 
 def _checked_norm(value: float | None) -> float | None:
@@ -146,7 +146,8 @@ class FusedStep(Optimizer):
 
     def _found_inf(self) -> bool:
         """Whether a GradScaler found an infinity or NaN; then the step is left out."""
-        self._skipped = float(getattr(self, "found_inf", 0.0)) != 0.0
+        found_inf = getattr(self, "found_inf", None)
+        self._skipped = found_inf is not None and float(found_inf) != 0.0
         if self._skipped:
             self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf)
         return self._skipped
@@ -163,7 +164,8 @@ class FusedStep(Optimizer):
     def _run_plan(self, plan: Plan) -> None:
         if plan.on_cuda and "capturable" in self.defaults:
             self._check_capture()
-        numbers = {name: getattr(self, name) for name in ("grad_scale", "found_inf") if hasattr(self, name)}
+        given = ((name, getattr(self, name, None)) for name in ("grad_scale", "found_inf"))
+        numbers = {name: value for name, value in given if value is not None}
         if self._max_grad_norm is not None:
             numbers["square_sum"] = plan.square_sum()
         options = [option for group in self.param_groups for option in self._options(group)]
@@ -172,7 +174,7 @@ class FusedStep(Optimizer):
             self.grad_norm, self._skipped = report
         else:
             self._skipped = numbers.get("found_inf", False)
-        if self._skipped is not False and on_host(self._skipped) and self.skipped:
+        if self._skipped is not False and (plan.waits or on_host(self._skipped)) and self.skipped:
             self._plans.clear()  # with the states made for a step that did not happen
             return
         if not plan.committed:

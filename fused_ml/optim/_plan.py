@@ -50,9 +50,9 @@ def operators_for(device: torch.device) -> Any:
     return torch.ops.fused_ml_cuda if device.type == "cuda" else torch.ops.fused_ml
 
 
-def on_host(number: Tensor) -> bool:
+def on_host(number: Any) -> bool:
     """Whether `number` can be looked at without waiting for a device."""
-    return number.device.type == "cpu"
+    return not isinstance(number, Tensor) or number.device.type == "cpu"
 
 
 def unsuitable(tensors: Iterable[Any]) -> str | None:
@@ -144,6 +144,10 @@ class Plan:
             places[torch.device("cpu") if unsuitable(params[:1]) else params[0].device] = []
         self.parts = [Part(device, self, indices) for device, indices in places.items()]
         self.on_cuda = any(device.type == "cuda" for device in places)
+        # Whether a step under a GradScaler waits to hear if it was skipped: for counts that the host keeps, or for
+        # momentum buffers that have not had a step. csrc/cuda/multi_tensor_device.cpp has the same rule.
+        self._counts_on_host = any(entry.step is not None and on_host(entry.step) for entry in entries)
+        self.waits = self._counts_on_host or any(entry.first for entry in entries)
 
     def tensors_of(self, index: int) -> list[tuple[str, Tensor]]:
         """The gradient and the states of active parameter `index`, named."""
@@ -158,6 +162,7 @@ class Plan:
             state[p].update(fresh)
         self.fresh = []
         self.committed = True
+        self.waits = self._counts_on_host
         entries = [entry for entry in state.values() if isinstance(entry, dict)]
         self.state_values = [value for entry in entries for value in entry.values()] + list(_END)
 

@@ -21,7 +21,7 @@ from build import BuildError, build, toolkit_include
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = ROOT / "csrc" / "cuda"
 # Operators that both libraries compile, each for its own device: those of setup.py.
-BOTH = [ROOT / "csrc" / "pointwise_ops.cpp", ROOT / "csrc" / "rowwise_ops.cpp"]
+BOTH = [ROOT / "csrc" / f"{name}.cpp" for name in ("multi_tensor_ops", "multi_tensor_plan", "pointwise_ops", "rowwise_ops")]
 TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 
 
@@ -69,6 +69,14 @@ def quiet() -> Iterator[None]:
         os.close(nothing)
 
 
+def take_over_optimizers() -> None:
+    """Steps go through the CUDA library's plans, and numbers count as a GPU's: Python does not look at them."""
+    from fused_ml.optim import _base, _plan
+
+    _plan.operators_for = lambda device: torch.ops.fused_ml_cuda
+    _plan.on_host = _base.on_host = lambda number: not isinstance(number, torch.Tensor)
+
+
 def load(sanitize: str | None = None) -> Path:
     """Build, and put the emulated kernels in place of the CPU's; returns the library's path."""
     import fused_ml  # noqa: F401  (the schemas, and what is taken over)
@@ -76,6 +84,7 @@ def load(sanitize: str | None = None) -> Path:
     path = compile_library(sanitize)
     with quiet():
         torch.ops.load_library(str(path))
+    take_over_optimizers()
     return path
 
 

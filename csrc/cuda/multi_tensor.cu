@@ -1,0 +1,83 @@
+// The optimizers on CUDA: which formula, in which types, on how many blocks.
+#include "multi_tensor.cuh"
+
+#include "../formulas/adam.h"
+#include "../formulas/sgd.h"
+
+namespace fused_ml::cuda {
+
+namespace {
+
+using formulas::Adam;
+using formulas::AdamAmsgrad;
+using formulas::Sgd;
+using formulas::SgdMomentum;
+
+// Blocks, and list.granules_of_block: a few rounds of what the device holds at once, so that multiprocessors
+// that are done early take more, but no less than what a block's threads take in one go if there is enough.
+template <class Kernel>
+unsigned share_granules(MultiTensorList& list, Kernel kernel, int64_t granules_at_once) {
+  constexpr int64_t kRounds = 4;
+  const int64_t resident = resident_blocks(kernel, kTensorThreads);
+  const auto over = [&](int64_t blocks) { return (list.granules + blocks - 1) / blocks; };
+  list.granules_of_block = std::max(over(kRounds * resident), std::min(over(resident), granules_at_once));
+  return static_cast<unsigned>(over(list.granules_of_block));
+}
+
+template <class T>
+constexpr int64_t kGranulesAtOnce = kTensorThreads * Vector<T>::size / kGranule;
+
+template <class F, class T, class S>
+void start(MultiTensorList list, const MultiTensorConstants* constants, const float* skipped,
+           cudaStream_t stream) {
+  const auto kernel = update_kernel<F, T, S>;
+  const unsigned blocks = share_granules(list, kernel, kGranulesAtOnce<T>);
+  launch({"update", blocks, kTensorThreads, stream}, kernel, list, constants, skipped);
+}
+
+// States are of the parameters' own type, or float32 beside 16-bit parameters.
+template <template <class> class F>
+void choose_types(const MultiTensorList& list, const MultiTensorConstants* constants, const float* skipped,
+                  cudaStream_t stream) {
+  with_element(list.type, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    using Formula = F<arithmetic_of<T>>;
+    if constexpr (sizeof(T) == 2 && Formula::states > 0) {
+      if (list.state_type == DType::float32)
+        return start<Formula, T, float>(list, constants, skipped, stream);
+    }
+    start<Formula, T, T>(list, constants, skipped, stream);
+  });
+}
+
+}  // namespace
+
+void launch_update(MultiTensorFormula formula, const MultiTensorList& list,
+                   const MultiTensorConstants* constants, const float* skipped, cudaStream_t stream) {
+  if (list.granules == 0) return;
+  switch (formula) {
+    case MultiTensorFormula::sgd:
+      return choose_types<Sgd>(list, constants, skipped, stream);
+    case MultiTensorFormula::sgd_momentum:
+      return choose_types<SgdMomentum>(list, constants, skipped, stream);
+    case MultiTensorFormula::adam:
+      return choose_types<Adam>(list, constants, skipped, stream);
+    case MultiTensorFormula::adam_amsgrad:
+      return choose_types<AdamAmsgrad>(list, constants, skipped, stream);
+  }
+}
+
+int64_t launch_square_sum(const MultiTensorList& list, double* partials, cudaStream_t stream) {
+  if (list.granules == 0) return 0;
+  int64_t blocks = 0;
+  with_element(list.type, [&](auto* element) {
+    using T = std::remove_pointer_t<decltype(element)>;
+    const auto kernel = square_sum_kernel<T>;
+    MultiTensorList shared = list;
+    blocks = share_granules(shared, kernel, kGranulesAtOnce<T>);
+    launch({"square_sum", static_cast<unsigned>(blocks), kTensorThreads, stream}, kernel, shared, partials);
+  });
+  return blocks;
+}
+
+}  // namespace fused_ml::cuda
