@@ -71,6 +71,16 @@ def on_cuda(emulated, device):
 
 
 @pytest.fixture(autouse=True)
+def where_optimizers_are_tested(request, device):
+    """Their tests make tensors without saying where."""
+    if device.type == "cpu" or not request.module.__name__.startswith("test_optim"):
+        yield
+        return
+    with device:
+        yield
+
+
+@pytest.fixture(autouse=True)
 def fixed_seed():
     torch.manual_seed(20240607)
 

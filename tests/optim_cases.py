@@ -41,6 +41,20 @@ STATEFUL = ["sgd momentum", "sgd all", "adam", "adam all", "adamw decay"]
 SHAPES = [(), (0,), (1,), (3,), (5, 7), (2, 0, 3), (8,), (17,), (64, 4), (257,), (4097,), (1, 31, 1)]
 
 
+def here():
+    """The device that tests make their tensors on: conftest.py sets it."""
+    return torch.empty(0).device
+
+
+def draw(shape, generator, dtype=torch.float32):
+    """The same numbers on every device."""
+    return torch.randn(shape, generator=generator, device="cpu").to(dtype).to(here())
+
+
+def grad_scaler(**options):
+    return torch.amp.GradScaler(here().type, **options)
+
+
 def _sliced(x):
     buffer = torch.full((*x.shape[:-1], x.shape[-1] + 3), 777.0, dtype=x.dtype)
     buffer[..., 1:-2] = x
@@ -88,7 +102,7 @@ class Pair:
         self.generator = torch.Generator().manual_seed(7)
 
     def gradient(self, p):
-        return torch.randn(p.shape, generator=self.generator).to(p.dtype)
+        return draw(p.shape, self.generator, p.dtype)
 
     def set_gradients(self, layout=None, scale=1.0):
         for ours, reference in zip(self.ours, self.torch, strict=True):
@@ -139,7 +153,7 @@ def close(actual, expected, steps, dtype=None):
 
 def random_params(dtype, shapes=SHAPES, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+    return [draw(shape, generator, dtype) for shape in shapes]
 
 
 def snapshot(optimizer):
@@ -154,8 +168,12 @@ def snapshot(optimizer):
     return [p.detach().clone() for p in params], states
 
 
-def assert_unchanged(optimizer, before):
+def assert_unchanged(optimizer, before, new_zeros=False):
+    """`new_zeros`: states may have been made, and are zero."""
     params, states = snapshot(optimizer)
+    new = {key: states.pop(key) for key in states.keys() - before[1].keys()}
+    assert new_zeros or not new
+    assert not any(value.any() for value in new.values())
     assert states.keys() == before[1].keys()
     for now, then in [*zip(params, before[0], strict=True), *((states[k], before[1][k]) for k in states)]:
         torch.testing.assert_close(now, then, rtol=0, atol=0, equal_nan=True)

@@ -11,6 +11,7 @@ from optim_cases import (
     Pair,
     assert_state_close,
     close,
+    draw,
     numbers,
     random_params,
 )
@@ -99,7 +100,7 @@ def test_parameters_that_share_storage_are_stepped_in_order(case, overlap, threa
     results = []
     for module, extra in ((fused_ml.optim, {}), (torch.optim, {"foreach": False})):
         generator = torch.Generator().manual_seed(3)
-        buffer = torch.randn(200, 500, dtype=torch.float64, generator=generator)
+        buffer = draw((200, 500), generator, torch.float64)
         views = {
             "same": [buffer, buffer],
             "partly": [buffer[:150], buffer[50:], buffer[10:150]],
@@ -109,7 +110,7 @@ def test_parameters_that_share_storage_are_stepped_in_order(case, overlap, threa
         optimizer = getattr(module, name)(params, **numbers(options), **extra)
         for _ in range(3):
             for p in params:
-                p.grad = torch.randn(p.shape, dtype=p.dtype, generator=generator)
+                p.grad = draw(p.shape, generator, p.dtype)
             optimizer.step()
         results.append(buffer)
     close(results[0], results[1], 3)
