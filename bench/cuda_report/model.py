@@ -42,7 +42,7 @@ def occupancy(kernel: Kernel, threads: int, dynamic_shared: int, gpu: Gpu) -> fl
 def share_of_copy(traffic: Traffic, scale: float, resident: float, gpu: Gpu) -> float:
     """Of a copy of the least bytes, for a tensor `scale` times as large; the second sweep is free (cached)."""
     bandwidth = gpu.bandwidth * COPY_SHARE
-    in_flight = resident * gpu.threads * 16 * gpu.multiprocessors  # a 16-byte load of each thread
+    in_flight = resident * gpu.threads * 16 * traffic.operands * gpu.multiprocessors
     reached = min(bandwidth, in_flight / LATENCY)
     least = (traffic.least_read + traffic.least_written) * scale
     moved = least * traffic.excess

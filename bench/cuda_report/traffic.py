@@ -26,6 +26,7 @@ class Traffic:
     written: int
     sweeps: int  # over the inputs: 2 where rows go in chunks, the second from the second-level cache
     launches: int
+    operands: int  # of which a thread has 16 bytes under way
 
     @property
     def excess(self) -> float:
@@ -41,6 +42,7 @@ class Case:
     call: Callable[..., object]
     outputs: Callable[[Tensor], int]  # their bytes
     sweeps: int = 1
+    together: bool = False  # a thread loads from all operands before it waits for one
 
 
 def _targets(x: Tensor) -> list[Tensor]:
@@ -66,6 +68,25 @@ def _log_softmax_backward(x: Tensor, y: Tensor) -> object:
     return torch.ops.fused_ml.log_softmax_backward(x, y, 1, x.dtype)
 
 
+def _momentum(x: Tensor) -> list[Tensor]:
+    return [torch.randn_like(x), torch.zeros_like(x)]
+
+
+def _moments(x: Tensor) -> list[Tensor]:
+    return [torch.randn_like(x), torch.zeros_like(x), torch.zeros_like(x)]
+
+
+def _sgd(param: Tensor, grad: Tensor, momentum_buffer: Tensor) -> object:
+    options = [0.1, 0.9, 0.0, 0.0, 0.0, 0.0]
+    return torch.ops.fused_ml.sgd_([param], [grad], [momentum_buffer], options, False, 1.0)
+
+
+def _adam(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> object:
+    options = [1e-3, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0]
+    lists = [param], [grad], [exp_avg], [exp_avg_sq], [], [torch.zeros(())]
+    return torch.ops.fused_ml.adam_(*lists, options, 1.0)
+
+
 CASES = (
     *(
         Case("cross_entropy, loss and gradient", shape, _targets, _cross_entropy, lambda x: x.nbytes, sweeps)
@@ -76,9 +97,11 @@ CASES = (
     Case("log_softmax", (256, 1000), lambda x: [], _log_softmax, lambda x: x.nbytes),
     Case("log_softmax_backward", (256, 1000), lambda x: [x.clone()], _log_softmax_backward, lambda x: x.nbytes),
     Case("binary_cross_entropy_with_logits, loss and gradient", (512, 512), lambda x: [x.sigmoid()], _bce,
-         lambda x: x.nbytes),
+         lambda x: x.nbytes, together=True),
     Case("logsigmoid", (512, 512), lambda x: [], lambda x: torch.ops.fused_ml.logsigmoid(x, x.dtype),
          lambda x: x.nbytes),
+    Case("SGD, with momentum", (512, 512), _momentum, _sgd, lambda x: 2 * x.nbytes, together=True),
+    Case("Adam", (512, 512), _moments, _adam, lambda x: 3 * x.nbytes, together=True),
 )  # fmt: skip
 
 
@@ -111,9 +134,10 @@ def measure() -> list[Traffic]:
                     sum(t.nbytes for t in operands),
                     case.outputs(x),
                     read,
-                    trace.traffic("").written_bytes,
+                    trace.traffic("").written_bytes + sum(r.written_bytes for r in ranges),
                     case.sweeps,
                     len(trace.kernels),
+                    sum(t.is_floating_point() for t in operands) if case.together else 1,
                 )
             )
     return found

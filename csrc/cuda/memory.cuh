@@ -60,20 +60,33 @@ struct alignas(kVectorBytes) Vector {
   T at[size];
 };
 
+// kDevice: from the device's memory, by an instruction that stays one; else also from shared memory, by an
+// access that the compiler may take apart into elements (nvcc 13.0 does where much is under way, for sm_100).
+template <bool kDevice, class T>
+__device__ __forceinline__ Vector<T> load_vector(const T* from) {
+  if constexpr (kDevice) return formulas::bit_cast<Vector<T>>(__ldca(reinterpret_cast<const uint4*>(from)));
+  return *reinterpret_cast<const Vector<T>*>(from);
+}
+template <bool kDevice, class T>
+__device__ __forceinline__ void store_vector(T* to, const Vector<T>& v) {
+  if constexpr (kDevice) return __stwb(reinterpret_cast<uint4*>(to), formulas::bit_cast<uint4>(v));
+  *reinterpret_cast<Vector<T>*>(to) = v;
+}
+
 // N elements from 16-byte aligned memory, in the arithmetic type; N * sizeof(T) a multiple of 16. All loads
 // are under way before the first is waited for.
-template <int N, class T, class A>
+template <int N, bool kDevice = false, class T, class A>
 __device__ __forceinline__ void load_vectors(const T* from, A (&to)[N]) {
   constexpr int kSize = Vector<T>::size;
   static_assert(N % kSize == 0);
   Vector<T> v[N / kSize];
 #pragma unroll
-  for (int i = 0; i < N / kSize; ++i) v[i] = reinterpret_cast<const Vector<T>*>(from)[i];
+  for (int i = 0; i < N / kSize; ++i) v[i] = load_vector<kDevice>(from + i * kSize);
 #pragma unroll
   for (int i = 0; i < N; ++i) to[i] = widen(v[i / kSize].at[i % kSize]);
 }
 
-template <int N, class T, class A>
+template <int N, bool kDevice = false, class T, class A>
 __device__ __forceinline__ void store_vectors(T* to, const A (&from)[N]) {
   constexpr int kSize = Vector<T>::size;
   static_assert(N % kSize == 0);
@@ -82,7 +95,7 @@ __device__ __forceinline__ void store_vectors(T* to, const A (&from)[N]) {
     Vector<T> v;
 #pragma unroll
     for (int j = 0; j < kSize; ++j) v.at[j] = narrow<T>(from[i * kSize + j]);
-    reinterpret_cast<Vector<T>*>(to)[i] = v;
+    store_vector<kDevice>(to + i * kSize, v);
   }
 }
 

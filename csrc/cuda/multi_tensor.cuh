@@ -54,6 +54,13 @@ __device__ __forceinline__ void visit_runs(const MultiTensorTensor& tensor, int6
   if (i < ragged) one(i < tensor.head ? i : i + runs * kRun);
 }
 
+// A pointer that was read from memory, and leads to the device's: else the compiler has to allow for others.
+template <class T>
+__device__ __forceinline__ T* on_device(void* pointer) {
+  __builtin_assume(__isGlobal(pointer));
+  return static_cast<T*>(pointer);
+}
+
 // Where element i of each operand lies: [kOperands].
 template <int kOperands>
 struct Offsets {
@@ -90,18 +97,18 @@ class Updated {
 
   __device__ __forceinline__ Updated(const MultiTensorTensor& tensor, const MultiTensorConstants& constants)
       : f(constants_of(constants)),
-        p(static_cast<T*>(tensor.operands[0])),
-        g(static_cast<const T*>(tensor.operands[1])) {
+        p(on_device<T>(tensor.operands[0])),
+        g(on_device<const T>(tensor.operands[1])) {
 #pragma unroll
-    for (int k = 0; k < F::states; ++k) state[k] = static_cast<S*>(tensor.operands[2 + k]);
+    for (int k = 0; k < F::states; ++k) state[k] = on_device<S>(tensor.operands[2 + k]);
   }
 
   __device__ __forceinline__ void run(int64_t i) const {
     A x[kRun], y[kRun], v[F::states + 1][kRun];
-    load_vectors<kRun>(p + i, x);
-    load_vectors<kRun>(g + i, y);
+    load_vectors<kRun, true>(p + i, x);
+    load_vectors<kRun, true>(g + i, y);
 #pragma unroll
-    for (int k = 0; k < F::states; ++k) load_vectors<kRun>(state[k] + i, v[k]);
+    for (int k = 0; k < F::states; ++k) load_vectors<kRun, true>(state[k] + i, v[k]);
 #pragma unroll
     for (int j = 0; j < kRun; ++j) {
       A numbers[F::states + 1];
@@ -112,8 +119,8 @@ class Updated {
       for (int k = 0; k < F::states; ++k) v[k][j] = numbers[k];
     }
 #pragma unroll
-    for (int k = 0; k < F::states; ++k) store_vectors(state[k] + i, v[k]);
-    store_vectors(p + i, x);
+    for (int k = 0; k < F::states; ++k) store_vectors<kRun, true>(state[k] + i, v[k]);
+    store_vectors<kRun, true>(p + i, x);
   }
 
   __device__ __forceinline__ void one(const Offsets<2 + F::states>& at) const {
@@ -171,14 +178,14 @@ __global__ void __launch_bounds__(kTensorThreads)
     square_sum_kernel(const MultiTensorList list, double* partials) {
   double sum = 0;
   visit_tensors(list, [&](const MultiTensorTensor& tensor, int64_t begin, int64_t end) {
-    const T* g = static_cast<const T*>(tensor.operands[1]);
+    const T* const g = on_device<const T>(tensor.operands[1]);
     const auto add = [&](double x) { sum += x * x; };
     const auto one = [&](int64_t i) { add(widen(g[Offsets<2>(list, tensor, i).at[1]])); };
     if (tensor.head >= 0) {
       constexpr int kRun = Vector<T>::size;
       const auto run = [&](int64_t i) {
         arithmetic_of<T> x[kRun];
-        load_vectors<kRun>(g + i, x);
+        load_vectors<kRun, true>(g + i, x);
 #pragma unroll
         for (int j = 0; j < kRun; ++j) add(x[j]);
       };

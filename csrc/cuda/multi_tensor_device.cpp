@@ -169,8 +169,8 @@ std::vector<Tensor> run_step(Plan& plan, const StepCall& call) {
   const int64_t doubles = p.count * static_cast<int64_t>(sizeof(MultiTensorConstants) / sizeof(double));
   const Tensor constants = new_vector(plan.like(), doubles, ScalarType::Double);
   p.constants = static_cast<MultiTensorConstants*>(constants.mutable_data_ptr());
-  for (const MultiTensorList& list : lists) {
-    if (list.type == DType::float64) p.norm_type = DType::float64;
+  for (const Plan::Item& item : plan.items()) {
+    if (item.scalar_type == ScalarType::Double) p.norm_type = DType::float64;
   }
   const Tensor norm = new_cell(plan, p.norm_type == DType::float64 ? ScalarType::Double : ScalarType::Float);
   const Tensor skipped = new_cell(plan, ScalarType::Float);

@@ -97,7 +97,6 @@ void forget_finished_threads();
 // Starts and frees the memory of FUSED_ML_SHARED and FUSED_ML_DYNAMIC_SHARED.
 void begin_shared_memory();
 void end_shared_memory();
-bool is_shared_memory(const void* address);
 
 // The most shared memory that a block may have without and with cudaFuncSetAttribute.
 inline constexpr size_t kDefaultSharedBytes = 48 << 10;

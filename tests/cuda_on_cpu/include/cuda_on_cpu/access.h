@@ -53,3 +53,7 @@ CUDA_ON_CPU_STORE(__stcg)
 CUDA_ON_CPU_STORE(__stcs)
 CUDA_ON_CPU_STORE(__stwt)
 #undef CUDA_ON_CPU_STORE
+
+// All memory is the device's but shared memory. Locals are taken for it, too.
+inline unsigned __isGlobal(const void* address) { return !cuda_on_cpu::is_shared_memory(address); }
+inline unsigned __isShared(const void* address) { return cuda_on_cpu::is_shared_memory(address); }

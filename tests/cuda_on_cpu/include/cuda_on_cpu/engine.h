@@ -66,6 +66,7 @@ struct SharedObject {
 
 void* shared_memory(SharedObject& object, size_t bytes, size_t alignment, Where where);
 void* dynamic_shared_memory(size_t alignment, Where where);
+bool is_shared_memory(const void* address);  // of the block that is running
 
 // Ordering as ThreadSanitizer must see it: what a thread wrote before a fence is visible to every thread
 // that later does an atomic operation on an address which the first thread did one on after the fence.
