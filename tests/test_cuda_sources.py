@@ -29,6 +29,26 @@ for shape in {SHAPES}:
         x, x.sigmoid(), None, None, None, None, 1, 0.0, -1.0, 0.0, float("nan"), torch.float32, True, True, True)
 print("done")
 """
+# Aligned, shifted and strided parameters; clipped; under a scaler, skipped and not.
+OPTIMIZERS = """
+import torch
+from cuda_on_cpu import library
+library.load(SANITIZE)
+from fused_ml import optim
+for name, options in (("SGD", {}), ("SGD", {"momentum": 0.9}), ("Adam", {"fused": True}), ("AdamW", {"amsgrad": True})):
+    params = []
+    for dtype in (torch.float32, torch.bfloat16):
+        params += [torch.randn(shape).to(dtype) for shape in ((), (0,), (300,))]
+        params += [torch.randn(41).to(dtype)[1:], torch.randn(5, 9).to(dtype)[:, ::2]]
+    params = [p.requires_grad_() for p in params]
+    optimizer = getattr(optim, name)(params, lr=0.1, max_grad_norm=1.0, **options)
+    for found_inf in (0.0, 1.0, 0.0):
+        for p in params:
+            p.grad = torch.randn(p.shape).to(p.dtype)
+        optimizer.grad_scale, optimizer.found_inf = torch.tensor(4.0), torch.tensor(found_inf)
+        optimizer.step()
+print("done")
+"""
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -46,8 +66,36 @@ def run(code, sanitize):
 
 
 @pytest.mark.parametrize("sanitize", ["address", "thread"])
-def test_sanitizers_find_nothing(sanitize):
-    assert "done" in run(OPERATORS, sanitize)
+@pytest.mark.parametrize("code", [OPERATORS, OPTIMIZERS], ids=["operators", "optimizers"])
+def test_sanitizers_find_nothing(code, sanitize):
+    assert "done" in run(code, sanitize)
+
+
+ORDERS = """
+import hashlib, torch
+from cuda_on_cpu import library
+library.load()
+from fused_ml import optim
+torch.manual_seed(0)
+params = [torch.randn(n, requires_grad=True) for n in (1, 300, 5000, 2)] + [torch.randn(9, 70).t().requires_grad_()]
+optimizer = optim.Adam(params, lr=0.1, max_grad_norm=1.0, fused=True)
+for _ in range(3):
+    for p in params:
+        p.grad = torch.randn(p.shape)
+    optimizer.step()
+states = [value for p in params for value in optimizer.state[p].values()]
+everything = torch.cat([t.detach().flatten() for t in (*params, *states, optimizer.grad_norm)])
+print(hashlib.sha256(everything.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_any_order_of_threads_steps_to_the_same_bits():
+    found = set()
+    for order in ("forward", "reverse", "shuffled:1", "shuffled:2"):
+        done = run_python(["-c", ORDERS], None, {"PYTHONPATH": str(TESTS), "CUDA_ON_CPU_ORDER": order}, 600)
+        assert done.returncode == 0, done.stderr[-3000:]
+        found.add(done.stdout.split()[-1])
+    assert len(found) == 1
 
 
 TRAFFIC = """
@@ -69,6 +117,37 @@ for dtype in (torch.float32, torch.bfloat16):
                                      read.written_bytes]
 print(json.dumps(found))
 """
+STEP_TRAFFIC = """
+import json, torch
+from cuda_on_cpu import library
+from cuda_on_cpu.traffic import Trace
+trace = Trace(library.load("trace"))
+from fused_ml import optim
+found = {}
+for dtype in (torch.float32, torch.bfloat16):
+    for name, options in (("SGD", {"momentum": 0.9}), ("Adam", {"fused": True}), ("Adam", {})):
+        params = [torch.zeros(3000, dtype=dtype, requires_grad=True) for _ in range(100)]
+        optimizer = getattr(optim, name)(params, lr=0.1, **options)
+        for p in params:
+            p.grad = torch.randn(p.shape).to(dtype)
+        optimizer.step()
+        optimizer.step()
+        trace.reset()
+        grads = sum(p.grad.nbytes for p in params)
+        names = []
+        for i, p in enumerate(params):
+            tensors = [p.grad, p.detach(), *(s for s in optimizer.state[p].values() if s.dim())]
+            for k, tensor in enumerate(tensors):
+                names.append(f"{i} {k}")
+                trace.register(names[-1], tensor.data_ptr(), tensor.nbytes)
+        optimizer.step()
+        counts = [trace.traffic(name) for name in names]
+        found[f"{name} {options} {dtype}"] = [
+            grads, len(tensors), sum(t.read_bytes for t in counts), sum(t.written_bytes for t in counts),
+            sum(t.reads.get(16, 0) for t in counts), sum(t.writes.get(16, 0) for t in counts),
+            trace.traffic("").written_bytes, len(trace.kernels)]
+print(json.dumps(found))
+"""
 ONCE = [(256, 12), (64, 96), (16, 1000), (2, 1032), (134, 4104), (2, 16, 256), (2, 96, 64)]
 IN_CHUNKS = [(2, 32768), (2, 800, 64)]
 
@@ -84,6 +163,17 @@ def test_cross_entropy_reads_the_logits_once_and_writes_the_gradient_once():
         assert nbytes <= written <= 1.05 * nbytes + 4096, case  # and a few sums
         assert writes["16"] == nbytes // 16, case
         assert over == 0
+
+
+def test_a_step_reads_and_writes_everything_once():
+    found = json.loads(run(STEP_TRAFFIC, "trace").splitlines()[-1])
+    for case, (nbytes, operands, read, written, reads, writes, other, launches) in found.items():
+        assert (read, written) == (operands * nbytes, (operands - 1) * nbytes), case
+        assert reads * 16 >= 0.99 * read, case  # but the ragged ends
+        assert writes * 16 >= 0.99 * written, case
+        assert other <= 20_000, case  # constants
+        # Constants, update; the list of parameters is not sent again, but a step that the host counts is.
+        assert launches == 2 + ("Adam {}" in case), case
 
 
 def test_long_rows_are_read_twice():

@@ -20,7 +20,14 @@ LAUNCHES = {
     "weights_kernel": (128, 0),
 }
 OTHERS = (256, 0)
-ONE_BY_ONE = ("pick", "weights", "total", "prepare", "Variant<float, 1,", "Variant<double, 1,")  # a thread takes single elements
+ONE_BY_ONE = (
+    "pick",
+    "weights",
+    "total",
+    "prepare",
+    "Variant<float, 1,",
+    "Variant<double, 1,",
+)  # a thread takes single elements
 LARGE = 256 << 20  # bytes of the tensors that the model is asked about
 OF = {"cross_entropy": "rowwise_kernel<CrossEntropyPlain<float>", "log_softmax": "rowwise_kernel<LogSoftmax<float>",
       "log_softmax_backward": "rowwise_kernel<LogSoftmaxBackward<float>",

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("multi_tensor.cu", "multi_tensor_prepare.cu", "pointwise.cu", "reduce.cu", "rowwise.cu", "scale.cu")  # those with kernels
+SOURCES = (
+    "multi_tensor.cu",
+    "multi_tensor_prepare.cu",
+    "pointwise.cu",
+    "reduce.cu",
+    "rowwise.cu",
+    "scale.cu",
+)  # those with kernels
 FLAGS = ("-O3", "-std=c++20", "--expt-relaxed-constexpr")
 ACCESS = re.compile(r"\b(LDG|STG|LDL|STL)\.?([\w.]*)")
 

@@ -94,10 +94,7 @@ class Part:
             [entry.step for entry in entries if entry.step is not None],
             [plan.groups[i] for i in indices],
             [len(entry.states) for entry in entries],
-            [
-                _FIRST * entry.first + _HOST_STEP * (entry.step is not None and on_host(entry.step))
-                for entry in entries
-            ],
+            [_FIRST * entry.first + _HOST_STEP * (entry.step is not None and on_host(entry.step)) for entry in entries],
         )
         weakref.finalize(self, ops.multi_tensor_free, self.number).atexit = False
 
