@@ -57,7 +57,7 @@ test: setup
 # On a machine with a GPU, with its own Python, torch, toolkit and pytest: no environment is made, nothing fetched.
 test-cuda:
 	FUSED_ML_CUDA=1 $(PYTHON) setup.py -q build_ext --inplace
-	$(PYTHON) -m pytest --device=cuda $(TABLES) tests/test_cuda_device.py
+	$(PYTHON) -m pytest --device=cuda $(TABLES) tests/test_cuda_device.py tests/test_cuda_device_optim.py
 
 test-exhaustive: setup
 	$(BIN)/python -m pytest tests/test_formulas.py --exhaustive
