@@ -102,6 +102,4 @@ def ours(case: Case) -> Step:
 def torchs(case: Case, **options: Any) -> Step:
     """torch's optimizer, with further options."""
     kind = getattr(torch.optim, case.op)
-    return OptimizerStep(
-        case, lambda params: kind(params, **OPTIONS[case.op], **options), clip=case.variant == "clip"
-    )
+    return OptimizerStep(case, lambda params: kind(params, **OPTIONS[case.op], **options), clip=case.variant == "clip")

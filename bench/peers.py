@@ -170,6 +170,7 @@ PEERS: tuple[Peer, ...] = (
 )  # fmt: skip
 NAMES = tuple(peer.name for peer in PEERS)
 TITLES = {peer.name: peer.title for peer in PEERS}
+RIVALS = tuple(name for name in NAMES if name not in ("normal", "operator", "kernel"))  # the same work another way
 BUILT_IN = tuple(peer.name for peer in PEERS if not peer.optional)
 
 

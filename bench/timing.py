@@ -59,10 +59,6 @@ class Ratio:
     low: float
     high: float
 
-    def tells_from(self, bound: float) -> bool:
-        """Whether the ratio differs from `bound` by more than its noise."""
-        return not self.low <= bound <= self.high
-
 
 def _sample(step: Step, loops: int, settle: float = 0.0) -> float:
     """Mean seconds of `loops` calls, each prepared outside of the clock."""

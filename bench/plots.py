@@ -1,0 +1,112 @@
+"""Pictures of a document: roofline, ratios to the peers, time against size; and the curves of ``--scaling``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.document import Record, thread_counts, timed
+from bench.peers import RIVALS, TITLES
+
+INCHES_A_BAR = 0.13
+
+
+def _roofline(axes: Axes, found: Record, rows: Sequence[Record], threads: int) -> None:
+    """GB/s against bytes; the roof is what a plain copy reaches, alone and beside the rows."""
+    roof = [entry for entry in found["bandwidth"] if entry["threads"] == threads]
+    axes.plot([e["bytes"] for e in roof], [e["copy"] for e in roof], color="black", label="copy")
+    axes.plot([e["bytes"] for e in roof], [e["triad"] for e in roof], color="gray", linestyle=":", label="triad")
+    for op in dict.fromkeys(row["op"] for row in rows):
+        own = [row for row in rows if row["op"] == op and row["bytes"]]
+        axes.scatter([row["bytes"] for row in own], [row["gb_per_s"] for row in own], s=18, label=op)
+    axes.set(xscale="log", yscale="log", xlabel="least bytes", ylabel="GB/s", title=f"Roofline, {threads} threads")
+    axes.legend(fontsize=6)
+    axes.grid(alpha=0.3)
+
+
+def _times(axes: Axes, rows: Sequence[Record]) -> None:
+    """Our time and eager's against bytes."""
+    for op in dict.fromkeys(row["op"] for row in rows):
+        own = sorted((row for row in rows if row["op"] == op and row["bytes"]), key=lambda row: row["bytes"])
+        sizes = [row["bytes"] for row in own]
+        drawn = axes.scatter(sizes, [row["ms"] for row in own], s=18, label=op)
+        eager = [(row["bytes"], row["peers_ms"]["eager"]) for row in own if "eager" in row["peers_ms"]]
+        axes.scatter([x for x, _ in eager], [y for _, y in eager], s=14, marker="x", color=drawn.get_facecolor())
+    axes.set(xscale="log", yscale="log", xlabel="least bytes", ylabel="ms", title="Time (x: eager)")
+    axes.legend(fontsize=6)
+    axes.grid(alpha=0.3)
+
+
+def _ratios(axes: Axes, rows: Sequence[Record]) -> None:
+    """Peer's time / ours, one group of bars a row, with its interval; the line is equality."""
+    present = [peer for peer in RIVALS if any(peer in row["ratios"] for row in rows)]
+    height = 0.8 / max(len(present), 1)
+    for number, peer in enumerate(present):
+        places = [(place, row["ratios"][peer]) for place, row in enumerate(rows) if peer in row["ratios"]]
+        values = [ratio[0] for _, ratio in places]
+        spread = [
+            [ratio[0] - min(ratio[:2]) for _, ratio in places],
+            [max(ratio[0], ratio[2]) - ratio[0] for _, ratio in places],
+        ]
+        axes.barh(
+            [place + (number - (len(present) - 1) / 2) * height for place, _ in places], values, height,
+            xerr=spread, error_kw={"linewidth": 0.5}, label=TITLES[peer],
+        )  # fmt: skip
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=6)
+    axes.set(
+        xscale="log", xlabel="peer's time / ours", title="Ratios, with 95 % intervals", ylim=(len(rows) - 0.5, -0.5)
+    )
+    axes.legend(fontsize=6)
+    axes.grid(alpha=0.3, axis="x")
+
+
+def overview(found: Record, path: Path) -> None:
+    """Write the picture of the rows, for the largest number of threads that was timed."""
+    counts = thread_counts(found)
+    if not counts or not (rows := timed(found, counts[-1])):
+        raise ValueError(f"{path}: expected at least one row that did not fail, got none")
+    bars = INCHES_A_BAR * sum(len(row["ratios"]) for row in rows)
+    figure = Figure(figsize=(14, max(8.0, bars)), layout="constrained")
+    left, right = figure.subfigures(1, 2)
+    upper, lower = left.subplots(2, 1)
+    _roofline(upper, found, rows, counts[-1])
+    _times(lower, rows)
+    _ratios(right.subplots(), rows)
+    figure.savefig(path, dpi=110)
+
+
+def _curve(axes: Axes, curve: Record) -> None:
+    """Measured times of ours, eager and a copy, and the byte model."""
+    values, points = curve["values"], curve["points"]
+    for name, style in (("ours", "o"), ("eager", "x"), ("copy", ".")):
+        seconds = [point["seconds"][name] * 1e3 for point in points]
+        axes.plot(values, seconds, style, markersize=4, label=name)
+    speed = curve["gb_per_s"]
+    loads = [point["bytes"] / (point["threads"] if curve["axis"] == "threads" else 1) for point in points]
+    model = [curve["overhead_us"] / 1e3 + (0 if speed is None else load / speed / 1e6) for load in loads]
+    axes.plot(values, model, color="gray", linewidth=0.8, label=f"model, within {curve['largest_deviation']:.0%}")
+    threads = "" if curve["threads"] is None else f", {curve['threads']} threads"
+    axes.set(xscale="log", yscale="log", xlabel=curve["axis"], ylabel="ms", title=f"{curve['op']}{threads}")
+    axes.legend(fontsize=6)
+    axes.grid(alpha=0.3)
+
+
+def scaling(found: Record, path: Path) -> list[Path]:
+    """Write a picture for each operator that was swept, beside `path` with the operator in its name."""
+    written = []
+    for op in dict.fromkeys(curve["op"] for curve in found["scaling"]):
+        curves = [curve for curve in found["scaling"] if curve["op"] == op]
+        figure = Figure(figsize=(5 * len(curves), 4), layout="constrained")
+        for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+            _curve(axes, curve)
+        written.append(path.with_name(f"{path.stem}-{op}{path.suffix}"))
+        figure.savefig(written[-1], dpi=110)
+    return written
