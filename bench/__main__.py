@@ -90,7 +90,7 @@ def _run(console: Console, chosen: list[cases.Case], options: argparse.Namespace
         for threads in options.threads:
             torch.set_num_threads(threads)
             for case in chosen:
-                progress.update(task, description=f"{case.label}, {threads} threads", refresh=True)
+                progress.update(task, description=f"{case.label}, {report.threads_of(threads)}", refresh=True)
                 if options.quick and time.monotonic() - start > QUICK_COMPILE_SECONDS:
                     case = replace(case, compiled=False)
                 try:

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.document import Record, timed
+from bench.report import BUSY, threads_of
 
 REFERENCES = ("copy", "eager")
 MARGIN = 0.05
@@ -68,8 +69,11 @@ def cautions(old: Record, new: Record) -> list[str]:
     ]
     then, now = ({(row["label"], row["threads"]) for row in timed(run)} for run in (old, new))
     if then - now:
-        labels = ", ".join(f"{label} ({threads} threads)" for label, threads in sorted(then - now)[:5])
+        labels = ", ".join(f"{label} ({threads_of(threads)})" for label, threads in sorted(then - now)[:5])
         found.append(f"{len(then - now)} rows of the old run are not in the new one: {labels}, ...")
+    busy = sum(row["others_busy"] > BUSY for run in (old, new) for row in timed(run))
+    if busy:
+        found.append(f"{busy} of the rows were measured while other processes kept processors busy: do not trust them")
     if not then & now:
         found.append("no row is in both runs: expected the same sizes (--quick or not) and --threads")
     return found

@@ -34,6 +34,8 @@ from bench.cases import CE, Case
 from bench.functions import Inputs
 from bench.timing import Step
 
+os.environ.setdefault("DS_ACCELERATOR", "cpu")  # or DeepSpeed warns, when it is imported, that it found no GPU
+
 
 @functools.cache
 def _missing(modules: tuple[str, ...]) -> str:
@@ -126,7 +128,6 @@ class _KernelStep(Step):
 
 
 def _deepspeed(case: Case, inputs: None) -> Step:
-    os.environ.setdefault("DS_ACCELERATOR", "cpu")
     scripts = sysconfig.get_path("scripts")
     if scripts not in os.environ["PATH"].split(os.pathsep):  # ninja may be in the environment alone
         os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]

@@ -14,8 +14,10 @@ from matplotlib.figure import Figure
 
 from bench.document import Record, thread_counts, timed
 from bench.peers import RIVALS, TITLES
+from bench.report import threads_of
 
 INCHES_A_BAR = 0.13
+MOST_BARRED = 30
 
 
 def _roofline(axes: Axes, found: Record, rows: Sequence[Record], threads: int) -> None:
@@ -26,7 +28,7 @@ def _roofline(axes: Axes, found: Record, rows: Sequence[Record], threads: int) -
     for op in dict.fromkeys(row["op"] for row in rows):
         own = [row for row in rows if row["op"] == op and row["bytes"]]
         axes.scatter([row["bytes"] for row in own], [row["gb_per_s"] for row in own], s=18, label=op)
-    axes.set(xscale="log", yscale="log", xlabel="least bytes", ylabel="GB/s", title=f"Roofline, {threads} threads")
+    axes.set(xscale="log", yscale="log", xlabel="least bytes", ylabel="GB/s", title=f"Roofline, {threads_of(threads)}")
     axes.legend(fontsize=6)
     axes.grid(alpha=0.3)
 
@@ -45,41 +47,39 @@ def _times(axes: Axes, rows: Sequence[Record]) -> None:
 
 
 def _ratios(axes: Axes, rows: Sequence[Record]) -> None:
-    """Peer's time / ours, one group of bars a row, with its interval; the line is equality."""
+    """Peer's time / ours, one group of bars a row, with its interval; bars start at equality."""
     present = [peer for peer in RIVALS if any(peer in row["ratios"] for row in rows)]
     height = 0.8 / max(len(present), 1)
     for number, peer in enumerate(present):
         places = [(place, row["ratios"][peer]) for place, row in enumerate(rows) if peer in row["ratios"]]
-        values = [ratio[0] for _, ratio in places]
-        spread = [
-            [ratio[0] - min(ratio[:2]) for _, ratio in places],
-            [max(ratio[0], ratio[2]) - ratio[0] for _, ratio in places],
-        ]
         axes.barh(
-            [place + (number - (len(present) - 1) / 2) * height for place, _ in places], values, height,
-            xerr=spread, error_kw={"linewidth": 0.5}, label=TITLES[peer],
+            [place + (number - (len(present) - 1) / 2) * height for place, _ in places],
+            [value - 1 for _, (value, _, _) in places], height, left=1,
+            xerr=[[max(value - low, 0) for _, (value, low, _) in places],
+                  [max(high - value, 0) for _, (value, _, high) in places]],
+            error_kw={"linewidth": 0.5}, label=TITLES[peer],
         )  # fmt: skip
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows], fontsize=6)
-    axes.set(
-        xscale="log", xlabel="peer's time / ours", title="Ratios, with 95 % intervals", ylim=(len(rows) - 0.5, -0.5)
-    )
+    axes.set(xscale="log", xlabel="peer's time / ours", title="Ratios, with 95 % intervals")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.legend(fontsize=6)
     axes.grid(alpha=0.3, axis="x")
 
 
 def overview(found: Record, path: Path) -> None:
-    """Write the picture of the rows, for the largest number of threads that was timed."""
+    """Write the picture of the rows at the largest number of threads; ratios of the headline rows, if there are any."""
     counts = thread_counts(found)
     if not counts or not (rows := timed(found, counts[-1])):
         raise ValueError(f"{path}: expected at least one row that did not fail, got none")
-    bars = INCHES_A_BAR * sum(len(row["ratios"]) for row in rows)
+    barred = [row for row in rows if row["headline"]] or rows[:MOST_BARRED]
+    bars = INCHES_A_BAR * sum(len(row["ratios"]) for row in barred)
     figure = Figure(figsize=(14, max(8.0, bars)), layout="constrained")
     left, right = figure.subfigures(1, 2)
     upper, lower = left.subplots(2, 1)
     _roofline(upper, found, rows, counts[-1])
     _times(lower, rows)
-    _ratios(right.subplots(), rows)
+    _ratios(right.subplots(), barred)
     figure.savefig(path, dpi=110)
 
 
@@ -93,7 +93,7 @@ def _curve(axes: Axes, curve: Record) -> None:
     loads = [point["bytes"] / (point["threads"] if curve["axis"] == "threads" else 1) for point in points]
     model = [curve["overhead_us"] / 1e3 + (0 if speed is None else load / speed / 1e6) for load in loads]
     axes.plot(values, model, color="gray", linewidth=0.8, label=f"model, within {curve['largest_deviation']:.0%}")
-    threads = "" if curve["threads"] is None else f", {curve['threads']} threads"
+    threads = "" if curve["threads"] is None else f", {threads_of(curve['threads'])}"
     axes.set(xscale="log", yscale="log", xlabel=curve["axis"], ylabel="ms", title=f"{curve['op']}{threads}")
     axes.legend(fontsize=6)
     axes.grid(alpha=0.3)

@@ -26,6 +26,11 @@ LEAST_WIDTH = 170
 BUSY = 0.1  # processors in use by others; PyTorch needs all of its own
 
 
+def threads_of(count: int) -> str:
+    """``1 thread``, ``2 threads``."""
+    return f"{count} thread{'' if count == 1 else 's'}"
+
+
 def within_noise(ratio: Sequence[float], bound: float) -> bool:
     """Whether the ratio's interval leaves open on which side of `bound` it lies."""
     return ratio[1] <= bound <= ratio[2]
@@ -104,7 +109,7 @@ def head(found: Record) -> list[str]:
         entries = [entry for entry in found["bandwidth"] if entry["threads"] == threads]
         for kind in ("copy", "read", "triad"):
             texts.append(
-                f"{kind.capitalize()}, {threads} threads, GB/s by bytes moved: {bandwidth.line(entries, kind)}"
+                f"{kind.capitalize()}, {threads_of(threads)}, GB/s by bytes moved: {bandwidth.line(entries, kind)}"
             )
     return texts
 
@@ -114,7 +119,7 @@ def notes(rows: Sequence[Record]) -> list[str]:
     found = [f"{row['label']}: failed: {row['error']}" for row in rows if row["error"]]
     busy = [row["others_busy"] for row in rows if row["others_busy"] > BUSY]
     if busy:
-        found.append(f"* measured while other processes kept up to {max(busy):.1f} processors busy")
+        found.append(f"ms with a star: measured while other processes kept up to {max(busy):.1f} processors busy")
     skipped: dict[str, list[str]] = {}
     for row in rows:
         found += [f"{row['label']}: {warning}" for warning in row["warnings"]]
@@ -161,7 +166,7 @@ def show(console: Console, found: Record) -> None:
     for threads in thread_counts(found):
         rows = [row for row in found["rows"] if row["threads"] == threads]
         titles, *body = lines(rows)
-        table = Table(title=f"{threads} threads")
+        table = Table(title=threads_of(threads))
         for number, title in enumerate(titles):
             table.add_column(title, justify="left" if number in (0, len(titles) - 1) else "right")
         for line in body:
@@ -183,7 +188,7 @@ def markdown(found: Record) -> str:
     parts = [*head(found)]
     for threads in thread_counts(found):
         rows = [row for row in found["rows"] if row["threads"] == threads]
-        parts += [f"### {threads} threads", table(rows)]
+        parts += [f"### {threads_of(threads)}", table(rows)]
     losses = "\n".join(f"* {text}" for text in slower(timed(found)))
     return "\n\n".join([*parts, LEGEND, *notes(found["rows"]), *(["Not faster:", losses] if losses else [])]) + "\n"
 

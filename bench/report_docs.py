@@ -41,7 +41,7 @@ def _tables(found: Record) -> list[str]:
     """Every row once, in the sections above, for each number of threads."""
     parts = []
     for threads in document.thread_counts(found):
-        parts.append(f"## {threads} threads")
+        parts.append(f"## {report.threads_of(threads)}")
         left = [row for row in found["rows"] if row["threads"] == threads]
         for title, belongs in SECTIONS:
             parts += _section(title, [row for row in left if belongs(row)], "###")
@@ -68,7 +68,7 @@ def performance(found: Record, source: str, picture: str) -> str:
         GENERATED.format(json=source),
         head,
         report.LEGEND,
-        f"![Roofline, times and ratios, {threads} threads]({picture})",
+        f"![Roofline, times and ratios, {report.threads_of(threads)}]({picture})",
         "## What is not faster",
         *_losses(document.timed(found)),
         *_tables(found),
@@ -82,10 +82,10 @@ def headline(found: Record) -> str:
     threads = document.thread_counts(found)[-1]
     rows = [row for row in found["rows"] if row["headline"] and row["threads"] == threads]
     about = found["machine"]
-    copies = next(line for line in report.head(found) if line.startswith(f"Copy, {threads} threads"))
+    copies = next(line for line in report.head(found) if line.startswith(f"Copy, {report.threads_of(threads)}"))
     intro = (
-        f"`{found['command']}` on {about['cpu']}, {threads} threads, torch {about['torch']}, fused_ml {about['fused_ml']} "
-        f"({about['isa']}), {about['date']}. {copies}."
+        f"`{found['command']}` on {about['cpu']}, {report.threads_of(threads)}, torch {about['torch']}, "
+        f"fused_ml {about['fused_ml']} ({about['isa']}), {about['date']}. {copies}."
     )
     parts = [intro, report.table(rows), report.LEGEND, "What is not faster, or misses the floor that we set:"]
     more = "Every row, and how to read them: [docs/performance.md](docs/performance.md)."

@@ -19,7 +19,7 @@ from rich.table import Table
 from bench import runner
 from bench.cases import SWEEPS, THREAD_SWEEPS, Case
 from bench.document import Record
-from bench.report import head
+from bench.report import head, threads_of
 from bench.timing import Plan, median
 
 PLAN = Plan(seconds=1.5, min_rounds=7, max_rounds=31)
@@ -86,7 +86,7 @@ def measure(console: Console, threads: Sequence[int], quick: bool, only: str = "
         for count in threads:
             torch.set_num_threads(count)
             for sweep in sweeps:
-                progress.update(task, description=f"{sweep.op}, {sweep.axis}, {count} threads", refresh=True)
+                progress.update(task, description=f"{sweep.op}, {sweep.axis}, {threads_of(count)}", refresh=True)
                 cases = sweep.cases[:QUICK_POINTS] if quick else sweep.cases
                 points = [_point(case, plan) for case in cases]
                 curves.append(_curve(sweep.op, sweep.axis, _varying([case.shape for case in cases]), points))
@@ -112,7 +112,7 @@ def show(console: Console, found: Record) -> None:
     for text in head(found):
         console.print(text, highlight=False, markup=False)
     for curve in found["scaling"]:
-        threads = "" if curve["threads"] is None else f", {curve['threads']} threads"
+        threads = "" if curve["threads"] is None else f", {threads_of(curve['threads'])}"
         table = Table(title=f"{curve['op']}: time against {curve['axis']}{threads}")
         for title in (curve["axis"], "MB", "ms", "GB/s", "of copy", "eager"):
             table.add_column(title, justify="right")
