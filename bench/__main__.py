@@ -23,8 +23,8 @@ from bench import bandwidth, cases, compare, document, machine, peers, plots, re
 from bench.timing import Plan
 
 FULL = Plan()
-QUICK = Plan(seconds=0.4, min_rounds=5, max_rounds=15)
-QUICK_COMPILE_SECONDS = 20.0  # in a quick run, rows that start later than this are not compiled
+QUICK = Plan(seconds=0.25, min_rounds=5, max_rounds=15)
+QUICK_COMPILE_SECONDS = 15.0  # in a quick run, rows that start later than this are not compiled
 
 
 def _counts(text: str) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import sleep
+
 import torch
 from torch import Tensor
 
@@ -26,15 +28,17 @@ class Cold(Step):
 
     max_loops = 5  # the flush takes longer than what is timed
 
-    def __init__(self, step: Step, flush: Flush) -> None:
+    def __init__(self, step: Step, flush: Flush, settle: float) -> None:
         self.step = step
         self.flush = flush
-        self.own_threads = step.own_threads
+        self.settle = settle  # seconds that the flush's threads are given to go to sleep
 
     def prepare(self) -> None:
         """What the step prepares, then the flush."""
         self.step.prepare()
         self.flush()
+        if self.settle:
+            sleep(self.settle)
 
     def call(self) -> None:
         """The step's work."""

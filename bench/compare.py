@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.document import Record, timed
-from bench.report import BUSY, threads_of
+from bench.report import threads_of
 
 REFERENCES = ("copy", "eager")
 MARGIN = 0.05
@@ -31,9 +31,12 @@ class Change:
     old_ms: float
     new_ms: float
     relative: Mapping[str, tuple[float, float, float]]
+    busy: bool = False  # in one of the runs
 
     def verdict(self, margin: float) -> str:
         """``slower``, ``faster``, or ``~``: no difference that is larger than the noise."""
+        if self.busy:
+            return "~"
         if all(low > 1 + margin for _, low, _ in self.relative.values()):
             return "slower"
         if all(high < 1 / (1 + margin) for _, _, high in self.relative.values()):
@@ -56,7 +59,8 @@ def changes(old: Record, new: Record) -> list[Change]:
             continue
         both = [name for name in REFERENCES if name in row["ratios"] and name in other["ratios"]]
         relative = {name: _relative(other["ratios"][name], row["ratios"][name]) for name in both}
-        found.append(Change(row["label"], row["threads"], other["ms"], row["ms"], relative))
+        busy = row["busy"] or other["busy"]
+        found.append(Change(row["label"], row["threads"], other["ms"], row["ms"], relative, busy))
     return found
 
 
@@ -71,9 +75,9 @@ def cautions(old: Record, new: Record) -> list[str]:
     if then - now:
         labels = ", ".join(f"{label} ({threads_of(threads)})" for label, threads in sorted(then - now)[:5])
         found.append(f"{len(then - now)} rows of the old run are not in the new one: {labels}, ...")
-    busy = sum(row["others_busy"] > BUSY for run in (old, new) for row in timed(run))
+    busy = sum(row["busy"] for run in (old, new) for row in timed(run))
     if busy:
-        found.append(f"{busy} of the rows were measured while other processes kept processors busy: do not trust them")
+        found.append(f"{busy} of the rows were measured on a busy machine: they are not judged")
     if not then & now:
         found.append("no row is in both runs: expected the same sizes (--quick or not) and --threads")
     return found

@@ -3,8 +3,8 @@
 ``{"format", "command", "machine", "peers", "bandwidth", "rows", "scaling"}``. A row has `label`, `threads`, the case's
 fields, `ms` and the 95 % interval `ms_interval` of ours, `peers_ms`, and `ratios`: for each peer and for a plain copy
 of as many bytes (``copy``) its time / ours as ``[value, low, high]``. `floors` holds the promises, `differs`,
-`skipped`, `warnings`, `others_busy` and `error` what there is to know besides. A row that failed has neither times nor
-ratios.
+`skipped`, `warnings`, `others_busy`, `busy` and `error` what there is to know besides. A row that failed has neither
+times nor ratios.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def record(row: Row) -> dict[str, Any]:
         "skipped": row.skipped,
         "warnings": row.warnings,
         "others_busy": _rounded(row.others),
+        "busy": row.busy,
         "error": row.error,
     }
 

@@ -35,6 +35,11 @@ def others_seconds() -> float:
     return busy - sum(os.times()[:2])
 
 
+def processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cache_bytes() -> int:
     """Bytes of all second- and higher-level caches together; 0 where the system does not say."""
     sizes: dict[tuple[str, str], int] = {}
@@ -64,7 +69,7 @@ def describe() -> dict[str, Any]:
 
     return {
         "cpu": cpu_model(),
-        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpus": processors(),
         "cache_bytes": cache_bytes(),
         "torch": torch.__version__,
         "fused_ml": fused_ml.__version__,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -23,7 +22,6 @@ LEGEND = (
     "have not underflowed."
 )
 LEAST_WIDTH = 170
-BUSY = 0.1  # processors in use by others; PyTorch needs all of its own
 
 
 def threads_of(count: int) -> str:
@@ -36,13 +34,18 @@ def within_noise(ratio: Sequence[float], bound: float) -> bool:
     return ratio[1] <= bound <= ratio[2]
 
 
+def undecided(row: Record, peer: str, bound: float) -> bool:
+    """Whether noise leaves open on which side of `bound` a ratio lies; on a busy machine it always does."""
+    return row["busy"] or within_noise(row["ratios"][peer], bound)
+
+
 def verdicts(row: Record) -> dict[str, str]:
     """For each floor with a measured ratio: ``met``, ``missed``, or ``open`` where noise exceeds the distance."""
     found = {}
     for peer, floor in row["floors"].items():
         ratio = row.get("ratios", {}).get(peer)
         if ratio is not None:
-            found[peer] = "open" if within_noise(ratio, floor) else "met" if ratio[0] >= floor else "missed"
+            found[peer] = "open" if undecided(row, peer, floor) else "met" if ratio[0] >= floor else "missed"
     return found
 
 
@@ -50,7 +53,7 @@ def _ratio_cell(row: Record, peer: str) -> str:
     ratio = row["ratios"].get(peer)
     if ratio is None:
         return "-"
-    return f"{'~' if within_noise(ratio, 1.0) else ''}{ratio[0]:.2f}x{'!' if peer in row['differs'] else ''}"
+    return f"{'~' if undecided(row, peer, 1.0) else ''}{ratio[0]:.2f}x{'!' if peer in row['differs'] else ''}"
 
 
 def _peak_cell(row: Record) -> str:
@@ -76,7 +79,7 @@ def cells(row: Record, peers: Sequence[str]) -> list[str]:
         return [row["label"], "failed", *["-"] * (len(COLUMNS) - 2 + len(peers) + 2)]
     return [
         row["label"],
-        f"{row['ms']:.4g}{'*' if row['others_busy'] > BUSY else ''}",
+        f"{row['ms']:.4g}{'*' if row['busy'] else ''}",
         f"{row['bytes'] / 1e6:.4g}",
         f"{row['gb_per_s']:.1f}",
         f"{row['ratios']['copy'][0]:.0%}",
@@ -117,9 +120,11 @@ def head(found: Record) -> list[str]:
 def notes(rows: Sequence[Record]) -> list[str]:
     """Failures, a busy machine, our warnings (of a fallback), missing peers and differing results."""
     found = [f"{row['label']}: failed: {row['error']}" for row in rows if row["error"]]
-    busy = [row["others_busy"] for row in rows if row["others_busy"] > BUSY]
+    busy = [row["others_busy"] for row in rows if row["busy"]]
     if busy:
-        found.append(f"ms with a star: measured while other processes kept up to {max(busy):.1f} processors busy")
+        found.append(
+            f"ms with a star: other processes kept up to {max(busy):.1f} processors busy; the row is not judged"
+        )
     skipped: dict[str, list[str]] = {}
     for row in rows:
         found += [f"{row['label']}: {warning}" for warning in row["warnings"]]
@@ -140,8 +145,10 @@ def slower(rows: Sequence[Record]) -> list[str]:
         if row["error"]:
             continue
         compared = {peer: ratio for peer, ratio in row["ratios"].items() if peer in RIVALS}
-        loses = [f"{TITLES[peer]} {ratio[0]:.2f}x" for peer, ratio in compared.items() if ratio[2] < 1]
-        close = [f"{TITLES[peer]} {ratio[0]:.2f}x" for peer, ratio in compared.items() if within_noise(ratio, 1.0)]
+        loses = [
+            f"{TITLES[peer]} {ratio[0]:.2f}x" for peer, ratio in compared.items() if ratio[2] < 1 and not row["busy"]
+        ]
+        close = [f"{TITLES[peer]} {ratio[0]:.2f}x" for peer, ratio in compared.items() if undecided(row, peer, 1.0)]
         floors = [f"{TITLES[p]} {row['floors'][p]:g}x" for p, word in verdicts(row).items() if word == "missed"]
         words = (("slower than", loses), ("not told apart from", close), ("misses the floor", floors))
         said = "; ".join(f"{what} {', '.join(names)}" for what, names in words if names)
@@ -191,12 +198,3 @@ def markdown(found: Record) -> str:
         parts += [f"### {threads_of(threads)}", table(rows)]
     losses = "\n".join(f"* {text}" for text in slower(timed(found)))
     return "\n\n".join([*parts, LEGEND, *notes(found["rows"]), *(["Not faster:", losses] if losses else [])]) + "\n"
-
-
-def geometric_mean(rows: Sequence[Mapping[str, Any]], peer: str) -> float | None:
-    """The geometric mean of the ratios to `peer` whose results agree; None where there are none."""
-    ratios = [row["ratios"][peer][0] for row in rows if peer in row.get("ratios", {}) and peer not in row["differs"]]
-    product = 1.0
-    for ratio in ratios:
-        product *= ratio ** (1 / len(ratios))
-    return product if ratios else None

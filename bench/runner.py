@@ -15,13 +15,14 @@ from torch import Tensor
 from bench import functions, optimizers, peers
 from bench.cases import Case
 from bench.cold import Cold, Flush
-from bench.machine import available_bytes, others_seconds
+from bench.machine import available_bytes, others_seconds, processors
 from bench.memory import peak_bytes
-from bench.timing import Plan, Ratio, Step, measure, ratio
+from bench.timing import Plan, Ratio, Step, measure, ratio, settling
 
 # A bfloat16 log-probability of -16 has an error of 0.06; of float16, of 0.008.
 TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 8e-3, "bfloat16": 6e-2}
 NOTHING = 1e-30  # a difference that never counts: what underflowed moments may still do to a parameter
+BUSY = 0.1  # processors
 ROOM = 6  # tensors of the row's size that a contestant may hold at once: an optimizer's four, and what torch puts aside
 
 
@@ -39,6 +40,11 @@ class Row:
     warnings: list[str] = field(default_factory=list)
     others: float = 0.0  # processors that the rest of the machine kept busy meanwhile
     error: str = ""
+
+    @property
+    def busy(self) -> bool:
+        """Whether others took from the processors that torch's threads need: the row's noise is then no measure."""
+        return self.others > max(processors() - self.threads, 0) + BUSY
 
 
 class CopyStep(Step):
@@ -124,8 +130,8 @@ def _measure(row: Row, plan: Plan, names: Collection[str]) -> None:
     _peaks(row, steps)
     steps["copy"] = CopyStep(case.moved_bytes)
     if case.cold:
-        flush = Flush()
-        steps = {name: Cold(step, flush) for name, step in steps.items()}
+        flush, settle = Flush(), settling(steps)
+        steps = {name: Cold(step, flush, settle) for name, step in steps.items()}
     start, others = perf_counter(), others_seconds()
     row.seconds = measure(steps, plan)
     row.others = max(0.0, others_seconds() - others) / (perf_counter() - start)

@@ -61,12 +61,18 @@ class Ratio:
 
 
 def _sample(step: Step, loops: int, settle: float = 0.0) -> float:
-    """Mean seconds of `loops` calls, each prepared outside of the clock."""
+    """Mean seconds of `loops` calls, each prepared outside of the clock, after `settle` seconds of rest.
+
+    The rest cools what a short call finds warm, so the first of many calls after it does not count.
+    """
+    if settle:
+        sleep(settle)
+        if loops > 1:
+            step.prepare()
+            step.call()
     total = 0.0
-    for number in range(loops):
+    for _ in range(loops):
         step.prepare()
-        if settle and number == 0:
-            sleep(settle)
         start = perf_counter()
         step.call()
         total += perf_counter() - start
@@ -82,12 +88,17 @@ def _warm_up(step: Step) -> int:
     return max(1, min(step.max_loops, int(LOOP_SECONDS / max(min(times), 1e-7))))
 
 
+def settling(steps: Mapping[str, Step]) -> float:
+    """Seconds of rest between contestants: none where all of them run on torch's threads."""
+    return SETTLE_SECONDS if any(step.own_threads for step in steps.values()) else 0.0
+
+
 def measure(steps: Mapping[str, Step], plan: Plan) -> dict[str, list[float]]:
     """Seconds per call of every step, one entry per round."""
     loops = {name: _warm_up(step) for name, step in steps.items()}
     samples: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
-    settle = SETTLE_SECONDS if any(step.own_threads for step in steps.values()) else 0.0
+    settle = settling(steps)
     shuffler = random.Random(0)
     gc.collect()
     gc.disable()

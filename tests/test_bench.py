@@ -47,7 +47,7 @@ def every_kind(takes=lambda case: True):
 def quickly(monkeypatch, threads):
     """No warm-up, no large buffers, one thread."""
     threads(1)
-    monkeypatch.setattr(gc, "collect", lambda: 0)  # takes longer than a row
+    monkeypatch.setattr(gc, "collect", lambda *_: 0)  # takes longer than a row
     monkeypatch.setattr(timing, "WARM_UP_SECONDS", 0.0)
     monkeypatch.setattr(timing, "MAX_LOOPS", 1)
     monkeypatch.setattr(timing.Step, "max_loops", 1)
@@ -68,7 +68,7 @@ def row(label, ratios, threads=2, **more):
         "headline": True, "remark": "", "bytes": 4096, "floors": {}, "rounds": 9, "ms": 2.0, "ms_interval": [1.9, 2.1],
         "peers_ms": {name: 2.0 * ratio[0] for name, ratio in ratios.items()}, "gb_per_s": 2.0, "ratios": ratios,
         "peak": {"ours": 2.0, "eager": 4.0}, "differs": [], "skipped": {}, "warnings": [], "others_busy": 0.0,
-        "error": "",
+        "busy": False, "error": "",
     }  # fmt: skip
     return {**found, **more}
 
@@ -185,6 +185,19 @@ class TestStatistics:
         assert line[titles.index("eager")] == "~1.10x"
         assert report.slower([found]) == ["a: slower than JAX 0.80x; not told apart from eager 1.10x"]
 
+    def test_on_a_busy_machine_nothing_is_judged(self):
+        found = row(
+            "a", {"copy": [1, 1, 1], "eager": [9.0, 8.9, 9.1]}, floors={"eager": 3.5}, busy=True, others_busy=1.0
+        )
+        assert report.verdicts(found) == {"eager": "open"}
+        assert "~9.00x" in report.lines([found])[1]
+        assert any("kept up to 1.0 processors busy" in text for text in report.notes([found]))
+
+    def test_busy_is_what_takes_a_processor_from_us(self, monkeypatch):
+        monkeypatch.setattr(runner, "processors", lambda: 4)
+        assert not runner.Row(Case(CE, (4, 10)), threads=2, others=1.5).busy
+        assert runner.Row(Case(CE, (4, 10)), threads=4, others=0.5).busy
+
     def test_the_byte_model_is_recovered(self):
         loads = [1e3, 1e5, 1e7, 1e9]
         overhead, speed, deviation = scaling.fit(loads, [2e-6 + load / 50e9 for load in loads])
@@ -217,6 +230,12 @@ class TestCompare:
         after = {"copy": STEADY["copy"], "eager": HALVED["eager"]}
         (change,) = compare.changes(run_of(row("a", STEADY)), run_of(row("a", after)))
         assert change.verdict(compare.MARGIN) == "~"
+
+    def test_busy_rows_are_not_judged(self):
+        new = run_of(row("a", HALVED, busy=True))
+        (change,) = compare.changes(run_of(row("a", STEADY)), new)
+        assert change.verdict(compare.MARGIN) == "~"
+        assert any("1 of the rows" in text for text in compare.cautions(run_of(row("a", STEADY)), new))
 
     def test_rows_are_matched_by_label_and_threads(self):
         old = run_of(row("a", STEADY), row("b", STEADY, threads=1), row("c", STEADY, error="it failed"))
@@ -273,6 +292,7 @@ class TestRuns:
         found = runner.run(Case(CE, (4, 10), compiled=False), SHORT)
         assert "GB are free" in found.skipped["eager"]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", [peer.name for peer in peers.PEERS if peer.optional])
     def test_optional_peers_agree_where_they_are_installed(self, quickly, name):
         (peer,) = [peer for peer in peers.PEERS if peer.name == name]
