@@ -4,6 +4,8 @@ import copy
 import gc
 import json
 import random
+import sys
+import types
 from dataclasses import replace
 
 import pytest
@@ -362,6 +364,21 @@ class TestCommand:
         with pytest.raises(SystemExit):
             command.main(arguments)
         assert "expected" in capsys.readouterr().err
+
+
+class TestCuda:
+    def test_peers_are_adapted_to_a_mean_over_rows(self, monkeypatch):
+        def parallel_cross_entropy(x, target, label_smoothing, reduce_loss):
+            assert (x.dim(), target.dim(), label_smoothing, reduce_loss) == (3, 2, 0.0, True)
+            return torch.nn.functional.cross_entropy(x.flatten(0, 1), target.flatten())
+
+        module = types.ModuleType("transformer_engine.pytorch.cross_entropy")
+        module.parallel_cross_entropy = parallel_cross_entropy
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        for parent in ("transformer_engine", "transformer_engine.pytorch"):
+            monkeypatch.setitem(sys.modules, parent, types.ModuleType(parent))
+        found = cuda.peers()
+        assert cuda.agrees(found["te"], CE, torch.float32, torch.device("cpu"))
 
 
 class TestDocs:
