@@ -19,8 +19,8 @@ from bench.machine import available_bytes, others_seconds, processors
 from bench.memory import peak_bytes
 from bench.timing import Plan, Ratio, Step, measure, ratio, settling
 
-# A bfloat16 log-probability of -16 has an error of 0.06; of float16, of 0.008.
-TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 8e-3, "bfloat16": 6e-2}
+# torch rounds log-probabilities before it exponentiates them: below -16 by up to 0.0625 in bfloat16, 0.008 in float16.
+TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 NOTHING = 1e-30  # a difference that never counts: what underflowed moments may still do to a parameter
 BUSY = 0.1  # processors
 ROOM = 6  # tensors of the row's size that a contestant may hold at once: an optimizer's four, and what torch puts aside

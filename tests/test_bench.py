@@ -17,6 +17,7 @@ from bench import (
     cases,
     cold,
     compare,
+    cuda,
     document,
     models,
     peers,
