@@ -73,8 +73,10 @@ def cautions(old: Record, new: Record) -> list[str]:
     ]
     then, now = ({(row["label"], row["threads"]) for row in timed(run)} for run in (old, new))
     if then - now:
-        labels = ", ".join(f"{label} ({threads_of(threads)})" for label, threads in sorted(then - now)[:5])
-        found.append(f"{len(then - now)} rows of the old run are not in the new one: {labels}, ...")
+        first, threads = min(then - now)
+        found.append(
+            f"{len(then - now)} rows of the old run are not in the new one: {first} ({threads_of(threads)}) ..."
+        )
     busy = sum(row["busy"] for run in (old, new) for row in timed(run))
     if busy:
         found.append(f"{busy} of the rows were measured on a busy machine: they are not judged")

@@ -95,7 +95,7 @@ class FunctionStep(Step):
     def backward(self) -> None:
         """The backward pass."""
         assert self.output is not None
-        self.output.backward(self.inputs.grad_output)  # type: ignore[no-untyped-call]
+        self.output.backward(self.inputs.grad_output)
 
     def call(self) -> None:
         """Forward and backward."""
@@ -173,7 +173,7 @@ class RefreshedStep(FunctionStep):
         """Drop what the last pass left and copy the logits."""
         self.output = self.logits = None
         self.sink.clear()
-        self.logits = _Upstream.apply(self.inputs.logits, self.sink)  # type: ignore[no-untyped-call]
+        self.logits = _Upstream.apply(self.inputs.logits, self.sink)
 
     def forward(self) -> None:
         """The forward pass on the copy."""

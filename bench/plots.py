@@ -75,7 +75,7 @@ def overview(found: Record, path: Path) -> None:
     barred = [row for row in rows if row["headline"]] or rows[:MOST_BARRED]
     bars = INCHES_A_BAR * sum(len(row["ratios"]) for row in barred)
     figure = Figure(figsize=(14, max(8.0, bars)), layout="constrained")
-    left, right = figure.subfigures(1, 2)
+    left, right = figure.subfigures(1, 2, squeeze=False)[0]
     upper, lower = left.subplots(2, 1)
     _roofline(upper, found, rows, counts[-1])
     _times(lower, rows)

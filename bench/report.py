@@ -138,6 +138,18 @@ def notes(rows: Sequence[Record]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def overheads(rows: Sequence[Record]) -> list[str]:
+    """Where the time of a small call goes: the kernel, what the operator adds, what the function around it adds."""
+    found = []
+    for row in rows:
+        times = row.get("peers_ms", {})
+        if "kernel" in times and "operator" in times:
+            kernel, operator, ours = (1e3 * ms for ms in (times["kernel"], times["operator"], row["ms"]))
+            parts = f"kernel {kernel:.2f}, operator {operator - kernel:.2f}, function {ours - operator:.2f}"
+            found.append(f"{row['label']}: {ours:.2f} us = {parts}")
+    return found
+
+
 def slower(rows: Sequence[Record]) -> list[str]:
     """What is not faster, in words: against which peers a row loses, or cannot be told apart, or misses its floor."""
     found = []
@@ -179,7 +191,7 @@ def show(console: Console, found: Record) -> None:
         for line in body:
             table.add_row(*line[:-1], _coloured(line[-1]))
         console.print(table)
-    for text in (LEGEND, *notes(found["rows"])):
+    for text in (*overheads(found["rows"]), LEGEND, *notes(found["rows"])):
         console.print(text, highlight=False, markup=False, style="dim")
 
 

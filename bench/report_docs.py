@@ -44,7 +44,9 @@ def _tables(found: Record) -> list[str]:
         parts.append(f"## {report.threads_of(threads)}")
         left = [row for row in found["rows"] if row["threads"] == threads]
         for title, belongs in SECTIONS:
-            parts += _section(title, [row for row in left if belongs(row)], "###")
+            chosen = [row for row in left if belongs(row)]
+            parts += _section(title, chosen, "###")
+            parts += ["\n".join(f"* {text}" for text in report.overheads(chosen))] if report.overheads(chosen) else []
             left = [row for row in left if not belongs(row)]
         parts += _section("Others", left, "###")
     return parts
