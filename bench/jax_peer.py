@@ -36,12 +36,13 @@ def takes(case: Case) -> bool:
 
 def _client(threads: int) -> None:
     """See to it that XLA's client has `threads` threads. Arrays of an earlier client are lost."""
+    import jax
     from jax.extend import backend
 
     if _made_for == [threads]:
         return
     os.environ["PJRT_NPROC"] = str(threads)
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    jax.config.update("jax_platforms", "cpu")
     backend.clear_backends()
     _made_for[:] = [threads]
 

@@ -18,6 +18,7 @@ from bench.report import threads_of
 
 INCHES_A_BAR = 0.13
 MOST_BARRED = 30
+CURVES_A_LINE = 3
 
 
 def _roofline(axes: Axes, found: Record, rows: Sequence[Record], threads: int) -> None:
@@ -104,9 +105,10 @@ def scaling(found: Record, path: Path) -> list[Path]:
     written = []
     for op in dict.fromkeys(curve["op"] for curve in found["scaling"]):
         curves = [curve for curve in found["scaling"] if curve["op"] == op]
-        figure = Figure(figsize=(5 * len(curves), 4), layout="constrained")
-        for axes, curve in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
-            _curve(axes, curve)
+        lines = -(-len(curves) // CURVES_A_LINE)
+        figure = Figure(figsize=(5 * CURVES_A_LINE, 4 * lines), layout="constrained")
+        for number, curve in enumerate(curves):
+            _curve(figure.add_subplot(lines, CURVES_A_LINE, number + 1), curve)
         written.append(path.with_name(f"{path.stem}-{op}{path.suffix}"))
         figure.savefig(written[-1], dpi=110)
     return written

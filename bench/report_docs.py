@@ -1,6 +1,7 @@
 """``python -m bench.report_docs``: docs/performance.md and the README's table, from one run's JSON.
 
-``python -m bench --json docs/performance.json`` makes the JSON. Every number in what is written here comes from it.
+``python -m bench --json docs/performance.json`` makes the JSON. Every number in what is written here comes from it, and
+from docs/scaling.json where there is one (``python -m bench --scaling --json docs/scaling.json``).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench import document, plots, report
+from bench import document, plots, report, scaling
 from bench.document import Record
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,16 @@ def performance(found: Record, source: str, picture: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def scaling_section(found: Record, pictures: list[str]) -> str:
+    """What the byte model makes of every curve, and the curves."""
+    command = (
+        f"`{found['command']}`, {found['machine']['date']}: time = overhead + bytes / bandwidth, fitted to our times."
+    )
+    fits = "\n".join(f"* {scaling.words(curve)}" for curve in found["scaling"])
+    drawn = "\n".join(f"![Time against size and threads]({picture})" for picture in pictures)
+    return "\n\n".join(["## Scaling", command, fits, drawn]) + "\n"
+
+
 def headline(found: Record) -> str:
     """The README's part: the headline rows at the largest number of threads, and which of them are not faster."""
     threads = document.thread_counts(found)[-1]
@@ -102,13 +113,18 @@ def between_markers(text: str, inside: str) -> str:
     return f"{before}{BEGIN}\n{inside}\n{END}{rest.partition(END)[2]}"
 
 
-def write(source: Path, page: Path, readme: Path) -> None:
-    """Write the page, its picture beside it, and the README's part."""
+def write(source: Path, page: Path, readme: Path, curves: Path | None = None) -> None:
+    """Write the page, its pictures beside it, and the README's part."""
     found = document.read(source)
     text = between_markers(readme.read_text(), headline(found))
     picture = page.with_suffix(".png")
     plots.overview(found, picture)
-    page.write_text(performance(found, source.name, picture.name))
+    text_of_page = performance(found, source.name, picture.name)
+    if curves is not None:
+        swept = document.read(curves)
+        pictures = plots.scaling(swept, page.with_name("scaling.png"))
+        text_of_page += "\n" + scaling_section(swept, [path.name for path in pictures])
+    page.write_text(text_of_page)
     readme.write_text(text)
 
 
@@ -118,12 +134,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("json", type=Path, nargs="?", default=ROOT / "docs" / "performance.json")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
     parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument(
+        "--scaling", type=Path, default=ROOT / "docs" / "scaling.json", help="left out if it is missing"
+    )
     options = parser.parse_args(argv)
     if not options.json.exists():
         print(f"{options.json} does not exist: write it with python -m bench --json {options.json}", file=sys.stderr)
         return 1
     try:
-        write(options.json, options.page, options.readme)
+        write(options.json, options.page, options.readme, options.scaling if options.scaling.exists() else None)
     except ValueError as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -50,7 +50,13 @@ def _point(case: Case, plan: Plan) -> dict[str, Any]:
     if row.error:
         raise RuntimeError(f"{case.label}: {row.error}")
     seconds = {name: float(f"{median(samples):.5g}") for name, samples in row.seconds.items()}
-    return {"shape": list(case.shape), "bytes": case.moved_bytes, "threads": row.threads, "seconds": seconds}
+    return {
+        "shape": list(case.shape),
+        "bytes": case.moved_bytes,
+        "threads": row.threads,
+        "busy": row.busy,
+        "seconds": seconds,
+    }
 
 
 def _curve(op: str, axis: str, values: Sequence[int], points: list[dict[str, Any]]) -> dict[str, Any]:
@@ -108,7 +114,7 @@ def _by_threads(case: Case, threads: Sequence[int], plan: Plan, quick: bool) -> 
 
 
 def show(console: Console, found: Record) -> None:
-    """Print every point, and for every curve the fit."""
+    """Print every point, with a star where the machine was busy, and for every curve the fit."""
     for text in head(found):
         console.print(text, highlight=False, markup=False)
     for curve in found["scaling"]:
@@ -120,7 +126,7 @@ def show(console: Console, found: Record) -> None:
             seconds = point["seconds"]
             ours = seconds["ours"]
             table.add_row(
-                str(value), f"{point['bytes'] / 1e6:.4g}", f"{ours * 1e3:.4g}", f"{point['bytes'] / ours / 1e9:.1f}",
+                str(value), f"{point['bytes'] / 1e6:.4g}", f"{ours * 1e3:.4g}{'*' if point['busy'] else ''}", f"{point['bytes'] / ours / 1e9:.1f}",
                 f"{seconds['copy'] / ours:.0%}", f"{seconds['eager'] / ours:.2f}x",
             )  # fmt: skip
         console.print(table)
@@ -131,7 +137,8 @@ def words(curve: Record) -> str:
     """What the byte model makes of a curve."""
     speed = "no dependence on bytes" if curve["gb_per_s"] is None else f"bytes at {curve['gb_per_s']:.4g} GB/s"
     per_thread = " a thread" if curve["axis"] == "threads" else ""
+    threads = "" if curve["threads"] is None else f", {threads_of(curve['threads'])}"
     return (
-        f"{curve['op']} against {curve['axis']}: {curve['overhead_us']:.3g} us and {speed}{per_thread}; "
+        f"{curve['op']} against {curve['axis']}{threads}: {curve['overhead_us']:.3g} us and {speed}{per_thread}; "
         f"largest deviation {curve['largest_deviation']:.0%}"
     )

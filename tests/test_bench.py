@@ -209,6 +209,20 @@ class TestDocs:
             assert page.count(f"| {case.label} |") == 1
         assert "### Others" not in page
 
+    def test_curves_are_appended(self, tmp_path):
+        points = [{"shape": [n, 10], "bytes": 80 * n, "threads": 2, "seconds": {"ours": n * 1e-6, "eager": n * 2e-6,
+                   "copy": n * 1e-6}} for n in (1, 10, 100)]  # fmt: skip
+        curve = {"op": CE, "axis": "rows", "threads": 2, "values": [1, 10, 100], "points": points, "overhead_us": 0.0,
+                 "gb_per_s": 0.08, "largest_deviation": 0.25}  # fmt: skip
+        document.write(tmp_path / "scaling.json", {**run_of(), "scaling": [curve]})
+        document.write(tmp_path / "performance.json", run_of(row("a", STEADY)))
+        (tmp_path / "README.md").write_text(f"{report_docs.BEGIN}\n{report_docs.END}\n")
+        files = (tmp_path / name for name in ("performance.json", "performance.md", "README.md", "scaling.json"))
+        report_docs.write(*files)
+        page = (tmp_path / "performance.md").read_text()
+        assert "cross_entropy against rows, 2 threads: 0 us and bytes at 0.08 GB/s; largest deviation 25%" in page
+        assert (tmp_path / f"scaling-{CE}.png").stat().st_size > 1000
+
     @pytest.mark.parametrize("text", ["", report_docs.BEGIN, f"{report_docs.END} {report_docs.BEGIN}"])
     def test_a_text_without_markers_is_refused(self, text):
         with pytest.raises(ValueError, match="bench:begin"):
