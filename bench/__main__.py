@@ -24,6 +24,8 @@ from bench.timing import Plan
 
 FULL = Plan()
 QUICK = Plan(seconds=0.25, min_rounds=5, max_rounds=15)
+# glibc then hands out freed memory again instead of fetching fresh pages; read when a process starts.
+KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 60)}
 QUICK_COMPILE_SECONDS = 15.0  # in a quick run, rows that start later than this are not compiled
 
 
@@ -55,6 +57,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--peers", type=_names, metavar="A,B", help="compare with these alone (default: all; --quick: torch's)")
     add("--threads", type=_counts, default=list(cases.THREADS), metavar="1,2", help="threads of PyTorch (default: 2)")
     add("--scaling", action="store_true", help="time against size and threads instead, and the fit of the byte model")
+    add("--keep-memory", action="store_true", help="glibc keeps what is freed: no page faults, for torch nor for us")
     add("--json", type=Path, metavar="FILE", help="write medians, intervals and ratios")
     add("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     add("--plot", type=Path, metavar="FILE.png", help="draw roofline, ratios and times; --scaling: FILE-<operator>.png")
@@ -143,6 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     if not chosen and not options.scaling:
         print(f"no row matches {options.only!r}; python -m bench --list names them", file=sys.stderr)
         return 1
+    if options.keep_memory and not KEEP_MEMORY.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, "-m", "bench", *argv], {**os.environ, **KEEP_MEMORY})
     console = Console()
     if options.list:
         list_rows(console, chosen, options.peers)

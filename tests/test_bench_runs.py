@@ -149,6 +149,20 @@ class TestCommand:
         assert command.main(["--compare", str(tmp_path / "old.json")]) == 2
         assert "expected format 1, got None" in capsys.readouterr().err
 
+    def test_memory_is_kept_by_a_process_started_anew(self, monkeypatch):
+        class Started(Exception):
+            pass
+
+        def execve(program, arguments, environment):
+            raise Started(program, arguments, environment)
+
+        monkeypatch.setattr(command.os, "execve", execve)
+        with pytest.raises(Started) as caught:
+            command.main(["--keep-memory", "--list"])
+        program, arguments, environment = caught.value.args
+        assert (program, arguments) == (sys.executable, [sys.executable, "-m", "bench", "--keep-memory", "--list"])
+        assert environment["MALLOC_MMAP_MAX_"] == "0"
+
     def test_list(self, capsys):
         assert command.main(["--list", "--only", "cross_entropy 64x10", "--peers", "eager,kernel"]) == 0
         shown = capsys.readouterr().out
