@@ -127,8 +127,9 @@ def show(console: Console, found: Record) -> None:
             ours = seconds["ours"]
             star = "*" if point["busy"] else ""
             table.add_row(
-                str(value), f"{point['bytes'] / 1e6:.4g}", f"{ours * 1e3:.4g}{star}", f"{point['bytes'] / ours / 1e9:.1f}",
-                f"{seconds['copy'] / ours:.0%}", f"{seconds['eager'] / ours:.2f}x",
+                str(value), f"{point['bytes'] / 1e6:.4g}", f"{ours * 1e3:.4g}{star}",
+                f"{point['bytes'] / ours / 1e9:.1f}", f"{seconds['copy'] / ours:.0%}",
+                f"{seconds['eager'] / ours:.2f}x",
             )  # fmt: skip
         console.print(table)
         console.print(words(curve), highlight=False, markup=False)
