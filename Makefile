@@ -13,7 +13,8 @@ TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid poin
 	hypothesis optim_steps optim_scaling optim_state optim_changes optim_class optim_errors optim_on_device))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup test test-cuda test-exhaustive test-sanitize demo bench bench-cuda cuda-report wheel lint format clean
+.PHONY: help setup test test-cuda test-exhaustive test-sanitize demo bench bench-peers bench-report bench-cuda \
+	cuda-report wheel lint format clean
 
 help:
 	@echo "make test           set up .venv, build, run the tests"
@@ -21,7 +22,9 @@ help:
 	@echo "make test-exhaustive  every float32 through every formula at every instruction set"
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
 	@echo "make demo           train on real data with torch and with fused_ml, compare (QUICK=1: under a minute)"
-	@echo "make bench          times, bytes and ratios against torch (QUICK=1: small)"
+	@echo "make bench          times, bytes and ratios against torch and the peers installed (QUICK=1: small)"
+	@echo "make bench-peers    install what the benchmark compares with besides torch: DeepSpeed, torchao, JAX"
+	@echo "make bench-report   docs/performance.json into docs/performance.md and the README's table"
 	@echo "make bench-cuda     losses on a GPU against torch and the peers installed there; no network"
 	@echo "make cuda-report    registers, spills, widths and bytes of the CUDA kernels into docs/cuda-kernels.md (no GPU)"
 	@echo "make wheel          build the wheel into dist/, audit it, try it in a clean environment"
@@ -77,6 +80,13 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m bench $(if $(QUICK),--quick)
+
+# torch is named too, so that the one that is there stays.
+bench-peers: $(VENV)/packages-ready
+	$(BIN)/pip install -q --no-build-isolation torch==$(TORCH) -r bench/peers.txt
+
+bench-report: setup
+	$(BIN)/python -m bench.report_docs
 
 wheel: $(VENV)/packages-ready
 	VENV=$(VENV) .ci/wheel $(TORCH)

@@ -13,6 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,24 +26,36 @@ ROUNDS, COLD_BYTES = 15, 512 << 20
 CROSS_ENTROPY = [(32768, 1000), (8192, 32000), (4096, 128256), (8_000_000, 10), (32, 21, 512, 512), (64, 10)]
 
 
+def _quack(function: Any) -> Loss:
+    return lambda x, t: function(x, t, reduction="mean")
+
+
+def _apex(function: Any) -> Loss:
+    return lambda x, t: function.apply(x, t, 0.0, -100, x.dtype == torch.float16).mean()
+
+
+def _transformer_engine(function: Any) -> Loss:
+    return lambda x, t: function(x[None], t[None], 0.0, True)  # of [batch, sequence, classes]; no smoothing, the mean
+
+
+# Name, module, attribute, and how it becomes a mean over rows. Liger and Transformer Engine write the gradient over the
+# logits: the contestants after them find other numbers there, as many of them.
+PEERS: tuple[tuple[str, str, str, Callable[[Any], Loss]], ...] = (
+    ("quack", "quack.cross_entropy", "cross_entropy", _quack),
+    ("liger", "liger_kernel.transformers.functional", "liger_cross_entropy", lambda function: function),
+    ("apex", "apex.contrib.xentropy", "SoftmaxCrossEntropyLoss", _apex),
+    ("te", "transformer_engine.pytorch.cross_entropy", "parallel_cross_entropy", _transformer_engine),
+)
+
+
 def peers() -> dict[str, Loss]:
     """Cross entropies of other packages, those that import."""
     found: dict[str, Loss] = {}
-    for name, module, attribute in (
-        ("quack", "quack.cross_entropy", "cross_entropy"),
-        ("liger", "liger_kernel.transformers.functional", "liger_cross_entropy"),
-        ("apex", "apex.contrib.xentropy", "SoftmaxCrossEntropyLoss"),
-    ):
+    for name, module, attribute, adapt in PEERS:
         try:
-            function = getattr(importlib.import_module(module), attribute)
+            found[name] = adapt(getattr(importlib.import_module(module), attribute))
         except (ImportError, AttributeError):
             continue
-        if name == "apex":
-            found[name] = lambda x, t, f=function: f.apply(x, t, 0.0, -100, x.dtype == torch.float16).mean()
-        elif name == "quack":
-            found[name] = lambda x, t, f=function: f(x, t, reduction="mean")
-        else:
-            found[name] = function
     return found
 
 

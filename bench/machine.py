@@ -6,8 +6,12 @@ import datetime
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
+
+# Beginnings of the names of variables that change times: threads, the allocator, the instruction set.
+CHANGE_TIMES = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "FUSED_ML_ISA", "ATEN_CPU")
 
 
 def cpu_model() -> str:
@@ -31,17 +35,46 @@ def others_seconds() -> float:
     return busy - sum(os.times()[:2])
 
 
-def describe() -> dict[str, str | int]:
-    """Processor, threads, versions and date."""
+def processors() -> int:
+    """Processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cache_bytes() -> int:
+    """Bytes of all second- and higher-level caches together; 0 where the system does not say."""
+    sizes: dict[tuple[str, str], int] = {}
+    for index in Path("/sys/devices/system/cpu").glob("cpu[0-9]*/cache/index*"):
+        try:
+            level, shared, size = ((index / name).read_text().strip() for name in ("level", "shared_cpu_list", "size"))
+        except OSError:
+            continue
+        if level != "1" and size.endswith("K"):
+            sizes[level, shared] = int(size[:-1]) << 10
+    return sum(sizes.values())
+
+
+def available_bytes() -> int | None:
+    """Memory that can be had without swapping; None where the system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")]
+    return found[0] if found else None
+
+
+def describe() -> dict[str, Any]:
+    """Processor, versions, date, and what the environment says that changes times."""
     import fused_ml
 
-    isa = getattr(fused_ml, "cpu_isa", None)
     return {
         "cpu": cpu_model(),
-        "threads": torch.get_num_threads(),
+        "cpus": processors(),
+        "cache_bytes": cache_bytes(),
         "torch": torch.__version__,
-        "fused_ml": str(getattr(fused_ml, "__version__", "unknown")),
-        "isa": str(isa()) if callable(isa) else "unknown",
+        "fused_ml": fused_ml.__version__,
+        "isa": fused_ml.cpu_isa(),
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith(CHANGE_TIMES)},
     }

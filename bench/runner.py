@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench import functions, optimizers
+from bench import functions, optimizers, peers
 from bench.cases import Case
-from bench.machine import others_seconds
+from bench.cold import Cold, Flush
+from bench.machine import available_bytes, others_seconds, processors
 from bench.memory import peak_bytes
-from bench.timing import Plan, Ratio, measure, median, ratio
+from bench.timing import Plan, Ratio, Step, measure, ratio, settling
 
-TOLERANCE = {"float32": 1e-4, "bfloat16": 6e-2}  # a log-probability of -16 has a bfloat16 error of 0.06
-
+# torch rounds log-probabilities before it exponentiates them: below -16 by up to 0.0625 in bfloat16, 0.008 in float16.
+TOLERANCE = {"float64": 1e-4, "float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 NOTHING = 1e-30  # a difference that never counts: what underflowed moments may still do to a parameter
+BUSY = 0.1  # processors
+ROOM = 6  # tensors of the row's size that a contestant may hold at once: an optimizer's four, and what torch puts aside
 
 
 @dataclass
@@ -27,6 +31,7 @@ class Row:
     """What was found about a case; `seconds` has one entry per round for every contestant."""
 
     case: Case
+    threads: int = field(default_factory=torch.get_num_threads)
     seconds: dict[str, list[float]] = field(default_factory=dict)
     ratios: dict[str, Ratio] = field(default_factory=dict)
     peak: dict[str, float] = field(default_factory=dict)
@@ -37,36 +42,17 @@ class Row:
     error: str = ""
 
     @property
-    def ms(self) -> float:
-        """Our time of a call in milliseconds."""
-        return median(self.seconds["ours"]) * 1e3
-
-    @property
-    def gb_per_s(self) -> float:
-        """The least bytes moved by our time."""
-        return self.case.moved_bytes / median(self.seconds["ours"]) / 1e9
-
-    @property
-    def copy_gb_per_s(self) -> float:
-        """The speed of a plain copy that moves as many bytes."""
-        return self.case.moved_bytes / median(self.seconds["copy"]) / 1e9
-
-    def meets(self, peer: str) -> bool | None:
-        """Whether the floor against `peer` is met; None if there is none or nothing to judge."""
-        if peer not in self.case.floors or peer not in self.ratios:
-            return None
-        return self.ratios[peer].value >= self.case.floors[peer]
+    def busy(self) -> bool:
+        """Whether others took from the processors that torch's threads need: the row's noise is then no measure."""
+        return self.others > max(processors() - self.threads, 0) + BUSY
 
 
-class CopyStep:
+class CopyStep(Step):
     """A plain copy that reads and writes `moved` bytes in all."""
 
     def __init__(self, moved: int) -> None:
-        self.source = torch.ones(moved // 2, dtype=torch.uint8)
+        self.source = torch.ones(max(moved // 2, 1), dtype=torch.uint8)
         self.target = torch.zeros_like(self.source)
-
-    def prepare(self) -> None:
-        """Nothing."""
 
     def call(self) -> None:
         """Copy."""
@@ -75,6 +61,8 @@ class CopyStep:
 
 def agree(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> bool:
     """Whether two results are equal up to `tolerance`, relative to each element or to the mean size."""
+    if len(ours) != len(theirs):
+        return False
     for mine, other in zip(ours, theirs, strict=True):
         mine, other = mine.float(), other.float()
         allowed = tolerance * float(other.abs().mean()) + NOTHING
@@ -83,50 +71,78 @@ def agree(ours: list[Tensor], theirs: list[Tensor], tolerance: float) -> bool:
     return True
 
 
-Steps = Mapping[str, functions.FunctionStep | optimizers.OptimizerStep]
-
-
-def _compare(row: Row, steps: Steps) -> Steps:
-    """Note the peers that differ from us; return the contestants that work."""
+def _ours(row: Row, inputs: Any) -> tuple[Step, list[Tensor]]:
+    """Our step and its result; what it warns of (a fallback) is noted."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        ours = steps["ours"].result()
+        step = optimizers.ours(row.case) if row.case.is_optimizer else functions.ours(row.case, inputs)
+        result = step.result()
     row.warnings = [f"{warning.category.__name__}: {warning.message}" for warning in caught]
-    working = dict(steps)
-    for name in row.case.peers:
-        try:
-            theirs = steps[name].result()
-        except Exception as problem:  # no compiler, or an optimizer without this option: shown as "-"
-            lines = str(problem).strip().splitlines()
-            row.skipped[name] = f"{type(problem).__name__}: {lines[0] if lines else ''}"
-            del working[name]
-            continue
-        if name != "normal" and not agree(ours, theirs, TOLERANCE[row.case.dtype]):
-            row.differs.append(name)
-    return working
+    return step, result
 
 
-def _measure(row: Row, plan: Plan) -> None:
+def _build(peer: peers.Peer, case: Case, inputs: Any) -> tuple[Step, list[Tensor]] | str:
+    """The peer's step and its result, or why there is none."""
+    if reason := peer.missing():
+        return reason
+    room, needed = available_bytes(), ROOM * case.tensor_bytes
+    if room is not None and needed > room:
+        return f"it may need {needed / 1e9:.1f} GB of memory, and {room / 1e9:.1f} GB are free"
+    try:
+        step = peer.build(case, inputs)
+        return step, step.result()
+    except Exception as problem:  # no compiler, or an optimizer without this option
+        lines = str(problem).strip().splitlines()
+        return f"{type(problem).__name__}: {lines[0] if lines else ''}"
+
+
+def _contestants(row: Row, names: Collection[str]) -> dict[str, Step]:
+    """Our step and those of the peers that work, by name; note what is missing and which results differ."""
     case = row.case
-    build = optimizers.contestants if case.is_optimizer else functions.contestants
-    steps = _compare(row, build(case))
-    if not case.is_optimizer:
-        for name in ("ours", "eager"):
-            extra = peak_bytes(steps[name])
-            if extra is not None:
-                row.peak[name] = 1 + extra / case.tensor_bytes
-    contestants = {**steps, "copy": CopyStep(case.moved_bytes)}
+    inputs = None if case.is_optimizer else functions.Inputs(case)
+    step, ours = _ours(row, inputs)
+    steps = {"ours": step}
+    for peer in peers.of(case):
+        if peer.name not in names:
+            continue
+        built = _build(peer, case, inputs)
+        if isinstance(built, str):
+            row.skipped[peer.name] = built
+            continue
+        steps[peer.name], theirs = built
+        if peer.name != "normal" and not agree(ours, theirs, TOLERANCE[case.dtype]):
+            row.differs.append(peer.name)
+    return steps
+
+
+def _peaks(row: Row, steps: dict[str, Step]) -> None:
+    """What ours and eager hold at most, in tensors of the row's size: a function's logits count, parameters do not."""
+    held = 0 if row.case.is_optimizer else 1
+    for name in ("ours", "eager"):
+        extra = peak_bytes(steps[name]) if name in steps else None
+        if extra is not None:
+            row.peak[name] = held + extra / row.case.tensor_bytes
+
+
+def _measure(row: Row, plan: Plan, names: Collection[str]) -> None:
+    case = row.case
+    steps = _contestants(row, names)
+    _peaks(row, steps)
+    steps["copy"] = CopyStep(case.moved_bytes)
+    if case.cold:
+        flush, settle = Flush(), settling(steps)
+        steps = {name: Cold(step, flush, settle) for name, step in steps.items()}
     start, others = perf_counter(), others_seconds()
-    row.seconds = measure(contestants, plan)
+    row.seconds = measure(steps, plan)
     row.others = max(0.0, others_seconds() - others) / (perf_counter() - start)
-    row.ratios = {peer: ratio(row.seconds[peer], row.seconds["ours"]) for peer in case.peers if peer in steps}
+    row.ratios = {name: ratio(row.seconds[name], row.seconds["ours"]) for name in steps if name != "ours"}
 
 
-def run(case: Case, plan: Plan) -> Row:
-    """Measure `case`; a failure of ours is recorded in the row."""
+def run(case: Case, plan: Plan, names: Collection[str] = peers.NAMES) -> Row:
+    """Measure `case` against the peers among `names`, on torch's present threads; our failure goes into the row."""
     row = Row(case)
     try:
-        _measure(row, plan)
+        _measure(row, plan, names)
     except Exception as problem:
         row.error = f"{type(problem).__name__}: {problem}"
         row.seconds = {}

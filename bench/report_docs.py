@@ -1,0 +1,153 @@
+"""``python -m bench.report_docs``: docs/performance.md and the README's table, from one run's JSON.
+
+``python -m bench --json docs/performance.json`` makes the JSON. Every number in what is written here comes from it, and
+from docs/scaling.json where there is one (``python -m bench --scaling --json docs/scaling.json``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bench import document, plots, report, scaling
+from bench.document import Record
+
+ROOT = Path(__file__).parents[1]
+BEGIN, END = "<!-- bench:begin -->", "<!-- bench:end -->"
+GENERATED = "Written by `make bench-report` from `{json}`; do not edit."
+SECTIONS = (
+    ("Headline", lambda row: row["headline"]),
+    ("Losses and activations", lambda row: not row["headline"] and _plain(row) and not row["optimizer"]),
+    ("Forward and backward apart", lambda row: row["part"] != "both" and row["variant"] != "call"),
+    ("What a call costs", lambda row: row["variant"] == "call"),
+    ("Gradients that are reused or in place, and cold caches", lambda row: not row["headline"] and _varied(row)),
+    ("Optimizers on models' parameters", lambda row: not row["headline"] and row["optimizer"] and not row["cold"]),
+)
+
+
+def _plain(row: Record) -> bool:
+    return row["variant"] == "fresh" and row["part"] == "both" and not row["cold"]
+
+
+def _varied(row: Record) -> bool:
+    return row["variant"] in ("reused", "inplace") or row["cold"]
+
+
+def _section(title: str, rows: list[Record], level: str) -> list[str]:
+    return [f"{level} {title}", report.table(rows)] if rows else []
+
+
+def _tables(found: Record) -> list[str]:
+    """Every row once, in the sections above, for each number of threads."""
+    parts = []
+    for threads in document.thread_counts(found):
+        parts.append(f"## {report.threads_of(threads)}")
+        left = [row for row in found["rows"] if row["threads"] == threads]
+        for title, belongs in SECTIONS:
+            chosen = [row for row in left if belongs(row)]
+            parts += _section(title, chosen, "###")
+            parts += ["\n".join(f"* {text}" for text in report.overheads(chosen))] if report.overheads(chosen) else []
+            left = [row for row in left if not belongs(row)]
+        parts += _section("Others", left, "###")
+    return parts
+
+
+def _losses(rows: list[Record]) -> list[str]:
+    """What is not faster, as a list under a heading's text."""
+    found = report.slower(rows)
+    if not found:
+        return ["Nothing here is slower than a peer, within noise of one, or below its floor."]
+    return ["\n".join(f"* {text}" for text in found)]
+
+
+def performance(found: Record, source: str, picture: str) -> str:
+    """The page."""
+    head = "\n".join(f"* {text}" for text in report.head(found))
+    notes = [f"* {text}" for text in report.notes(found["rows"])]
+    threads = document.thread_counts(found)[-1]
+    parts = [
+        "# Performance",
+        GENERATED.format(json=source),
+        head,
+        report.LEGEND,
+        f"![Roofline, times and ratios, {report.threads_of(threads)}]({picture})",
+        "## What is not faster",
+        *_losses(document.timed(found)),
+        *_tables(found),
+        *(["## Notes", "\n".join(notes)] if notes else []),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def scaling_section(found: Record, pictures: list[str]) -> str:
+    """What the byte model makes of every curve, and the curves."""
+    command = (
+        f"`{found['command']}`, {found['machine']['date']}: time = overhead + bytes / bandwidth, fitted to our times."
+    )
+    fits = "\n".join(f"* {scaling.words(curve)}" for curve in found["scaling"])
+    drawn = "\n".join(f"![Time against size and threads]({picture})" for picture in pictures)
+    return "\n\n".join(["## Scaling", command, fits, drawn]) + "\n"
+
+
+def headline(found: Record) -> str:
+    """The README's part: the headline rows at the largest number of threads, and which of them are not faster."""
+    threads = document.thread_counts(found)[-1]
+    rows = [row for row in found["rows"] if row["headline"] and row["threads"] == threads]
+    about = found["machine"]
+    copies = next(line for line in report.head(found) if line.startswith(f"Copy, {report.threads_of(threads)}"))
+    intro = (
+        f"`{found['command']}` on {about['cpu']}, {report.threads_of(threads)}, torch {about['torch']}, "
+        f"fused_ml {about['fused_ml']} ({about['isa']}), {about['date']}. {copies}."
+    )
+    parts = [intro, report.table(rows), report.LEGEND, "What is not faster, or misses the floor that we set:"]
+    more = "Every row, and how to read them: [docs/performance.md](docs/performance.md)."
+    return "\n\n".join([*parts, *_losses([row for row in rows if not row["error"]]), more])
+
+
+def between_markers(text: str, inside: str) -> str:
+    """`text` with what stands between the two markers replaced by `inside`; ValueError if they are not there once."""
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise ValueError(f"expected {BEGIN} and, after it, {END}, once each; put them around the table to be replaced")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{inside}\n{END}{rest.partition(END)[2]}"
+
+
+def write(source: Path, page: Path, readme: Path, curves: Path | None = None) -> None:
+    """Write the page, its pictures beside it, and the README's part."""
+    found = document.read(source)
+    text = between_markers(readme.read_text(), headline(found))
+    picture = page.with_suffix(".png")
+    plots.overview(found, picture)
+    text_of_page = performance(found, source.name, picture.name)
+    if curves is not None:
+        swept = document.read(curves)
+        pictures = plots.scaling(swept, page.with_name("scaling.png"))
+        text_of_page += "\n" + scaling_section(swept, [path.name for path in pictures])
+    page.write_text(text_of_page)
+    readme.write_text(text)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 if all was written."""
+    parser = argparse.ArgumentParser(prog="python -m bench.report_docs", description=__doc__.splitlines()[0])
+    parser.add_argument("json", type=Path, nargs="?", default=ROOT / "docs" / "performance.json")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "performance.md")
+    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    parser.add_argument(
+        "--scaling", type=Path, default=ROOT / "docs" / "scaling.json", help="left out if it is missing"
+    )
+    options = parser.parse_args(argv)
+    if not options.json.exists():
+        print(f"{options.json} does not exist: write it with python -m bench --json {options.json}", file=sys.stderr)
+        return 1
+    try:
+        write(options.json, options.page, options.readme, options.scaling if options.scaling.exists() else None)
+    except ValueError as problem:
+        print(problem, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
