@@ -1,7 +1,7 @@
-"""``python -m bench.cuda``: the losses on a GPU against torch eager, torch.compile and the peers installed here.
+"""``python -m bench.cuda``: losses and optimizers on a GPU against torch eager, compile, fused and peers found here.
 
-Every contestant's gradient is compared with torch's in float64 before it is timed; the contestants take turns, and the
-medians count. ``--device cpu`` runs the same code without a GPU: a check of the program, not a measurement.
+What every contestant computes is compared with torch's in float64 before it is timed; the contestants take turns, and
+the medians count. ``--device cpu`` runs the same code without a GPU: a check of the program, not a measurement.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 import fused_ml.nn.functional as F
+from bench import cuda_optimizers
 
 TF = torch.nn.functional
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -143,7 +144,8 @@ def show(rows: list[dict]) -> None:
         print(json.dumps(rows, indent=1))
         return
     names = sorted({name for row in rows for name in row["seconds"]} - {"fused_ml", "copy"})
-    shown = Table(title="forward and backward; peers: their time / ours; ! the gradient is off, not timed")
+    title = "losses forward and backward, optimizers a step; peers: their time / ours; ! the result is off, not timed"
+    shown = Table(title=title)
     for heading in ("row", "ms", "GB/s", "of copy", *names):
         shown.add_column(heading, justify="left" if heading == "row" else "right")
     for row in rows:
@@ -162,7 +164,12 @@ def show(rows: list[dict]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.cuda", description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the first dimension, for small memories")
+    parser.add_argument(
+        "--scale",
+        type=float,
+        default=1.0,
+        help="of the losses' first dimension, for small memories, with one list of parameters",
+    )
     parser.add_argument("--json", type=Path, help="write all numbers")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
@@ -173,6 +180,11 @@ def main() -> None:
         scaled = (max(int(shape[0] * arguments.scale), 1), *shape[1:])
         for dtype in (torch.float32, torch.bfloat16):
             rows.append(measure(operator, scaled, dtype, device, clock))
+    for operator in cuda_optimizers.OPTIONS:
+        for shapes in cuda_optimizers.LISTS if arguments.scale == 1 else ["161x256"]:
+            for dtype, clip in ((torch.float32, False), (torch.float32, True), (torch.bfloat16, False)):
+                row = cuda_optimizers.measure(operator, shapes, clip, dtype, device, lambda c: medians(c, clock))
+                rows.append(row)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "the CPU (no measurement of CUDA)"
     print(f"{name}, torch {torch.__version__}")
     show(rows)
