@@ -58,12 +58,11 @@ struct Constants<double> {
 };
 
 // (exp(t) - 1 - t) / t^2 for |t| <= 0.3475; relative error of exp 3.2e-9 and 5.5e-20.
-FUSED_ML_INLINE float exp_tail(float t) {
-  float p = 0.00138142197945f;
-  p = p * t + 0.00836889863025f;
-  p = p * t + 0.0416684057471f;
-  p = p * t + 0.166665191307f;
-  return p * t + 0.499999933464f;
+FUSED_ML_INLINE float exp_tail(
+    float t) {  // Estrin's scheme: a shorter chain, so that more elements are under way
+  const float square = t * t;
+  const float high = 0.00138142197945f * square + (0.00836889863025f * t + 0.0416684057471f);
+  return high * square + (0.166665191307f * t + 0.499999933464f);
 }
 FUSED_ML_INLINE double exp_tail(double t) {
   double p = 0x1.1e3c57df85093p-29;
@@ -298,20 +297,32 @@ FUSED_ML_INLINE A exp_nonpositive(A x) {
   return select(x < K::exp_low, A(0), p * power_of_two(shifted));
 }
 
-// log(1 + u) for u in [0, 1]: 1 + u needs halving once at the most.
-template <class A>
-FUSED_ML_INLINE A log1p_of_fraction(A u) {
-  using K = Constants<A>;
-  const A w = A(1) + u;
-  const A lost = u - (w - A(1));
-  const bool upper = w > A(1.41421356237309505);
-  const A half = select(upper, A(0.5), A(1));
-  const A n = select(upper, A(1), A(0));
-  const A f = (w * half - A(1)) + lost * half;
-  const A s = f / (f + A(2));
-  const A z = s * s;
-  const A half_square = A(0.5) * f * f;
-  return n * K::ln2_hi + (f - (half_square - (s * (half_square + z * log_tail(z)) + n * K::ln2_lo)));
+// log(1 + u) for u in [0, 1], <= 1.43 ulp: one range for all, since where two were told apart by conditional
+// factors gcc computed both; and for floats no division, which takes longer than the polynomial.
+//   float: u - u^2 / 2 + u^3 p(u), relative error 7.5e-9
+FUSED_ML_INLINE float log1p_of_fraction(float u) {
+  const float square = u * u;
+  const float high =
+      (0.0218761302981f - 0.00367763680259f * u) * square + (0.11025238653f - 0.060922682335f * u);
+  const float low = (0.197743387598f - 0.155695914372f * u) * square + (0.33332250675f - 0.249751002301f * u);
+  const float p = high * (square * square) + low;
+  return u - (0.5f * square - (square * u) * p);
+}
+//   double: ln((1 + s) / (1 - s)), s = u / (2 + u), as above for s^2 <= 1/9; relative error 1.3e-18
+FUSED_ML_INLINE double log1p_of_fraction(double u) {
+  const double s = u / (u + 2.0), z = s * s;
+  double p = 0x1.5c5c2ec3e70b8p-3;
+  p = p * z + 0x1.55cf4761e4e83p-4;
+  p = p * z + 0x1.efd1924ed1198p-4;
+  p = p * z + 0x1.10682e709207fp-3;
+  p = p * z + 0x1.3b1dd3b6b706fp-3;
+  p = p * z + 0x1.745cb4591db61p-3;
+  p = p * z + 0x1.c71c741a0bbafp-3;
+  p = p * z + 0x1.2492492091054p-2;
+  p = p * z + 0x1.99999999a06c3p-2;
+  p = p * z + 0x1.5555555555535p-1;
+  const double half_square = 0.5 * u * u;
+  return u - (half_square - s * (half_square + z * p));
 }
 
 // tanh(x) = (exp(2|x|) - 1) / (exp(2|x|) + 1), with x's sign.
