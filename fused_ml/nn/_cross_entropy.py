@@ -30,7 +30,7 @@ def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) ->
         return None
     try:
         if input.requires_grad and torch.is_grad_enabled():
-            return apply_common(input, target, reduction, ignore_index)
+            return apply_common(input, target, (reduction, ignore_index))
         return op(input, target, REDUCTIONS[reduction], ignore_index, False)[0]
     except RuntimeError:
         return None

@@ -66,23 +66,27 @@ apply = applier(CrossEntropy)
 
 
 class ClassCrossEntropy(Function):
-    """The common call: a mean or sum over classes and no option but ignore_index."""
+    """The common call: a mean or sum over classes and no option but ignore_index.
+
+    The call is one argument: each costs 0.2 us, and each its None in backward.
+    """
 
     @staticmethod
-    def forward(ctx, input, target, reduction, ignore_index):
+    def forward(ctx, input, target, call):
+        reduction, ignore_index = call
         loss, grad_input = op(input, target, REDUCTIONS[reduction], ignore_index, True)
         ctx.save_for_backward(input, target, grad_input)
-        ctx.call = reduction, ignore_index
+        ctx.call = call
         return loss
 
     @staticmethod
     def backward(ctx, upstream):
         input, target, grad_input = ctx.saved_tensors
         if not torch.is_grad_enabled():
-            return scale_gradient(grad_input, upstream), None, None, None
+            return scale_gradient(grad_input, upstream), None, None
         reduction, ignore_index = ctx.call
         options = Options(reduction, ignore_index, 0.0, 0.0, 0.0, input.dtype)
-        return _differentiable_backward([input, target, None, None, None], (True, False), options, upstream)[:4]
+        return _differentiable_backward([input, target, None, None, None], (True, False), options, upstream)[:3]
 
 
 apply_common = applier(ClassCrossEntropy)
