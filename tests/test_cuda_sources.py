@@ -65,6 +65,33 @@ def run(code, sanitize):
     return done.stdout
 
 
+FULL_GRID = """
+import torch
+from cuda_on_cpu import library
+library.load("address")
+from fused_ml import optim
+import fused_ml.nn.functional as F
+p = torch.zeros(400_000, requires_grad=True)
+p.grad = torch.ones(400_000)
+optimizer = optim.SGD([p], lr=1.0, max_grad_norm=1e9)
+optimizer.step()
+assert (p == -1).all() and optimizer.grad_norm == p.grad.norm()
+x = torch.randn(3000, 200, requires_grad=True)
+loss = F.cross_entropy(x, torch.zeros(3000, dtype=torch.int64)) + F.binary_cross_entropy_with_logits(x, x.sigmoid())
+loss.backward()
+print("done")
+"""
+
+
+def test_more_work_than_the_device_holds_at_once():
+    """On a device of one multiprocessor: every block takes several turns, and sums find room for all of them."""
+    one = {"PYTHONPATH": str(TESTS), "CUDA_ON_CPU_ATTRIBUTES": "MultiProcessorCount=1"}
+    if problem := missing_tool("address"):
+        pytest.skip(problem)
+    done = run_python(["-c", FULL_GRID], "address", one, 600)
+    assert "done" in done.stdout, done.stdout[-2000:] + done.stderr[-6000:]
+
+
 @pytest.mark.parametrize("sanitize", ["address", "thread"])
 @pytest.mark.parametrize("code", [OPERATORS, OPTIMIZERS], ids=["operators", "optimizers"])
 def test_sanitizers_find_nothing(code, sanitize):

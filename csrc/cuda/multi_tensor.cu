@@ -13,14 +13,13 @@ using formulas::AdamAmsgrad;
 using formulas::Sgd;
 using formulas::SgdMomentum;
 
-// Blocks, and list.granules_of_block: a few rounds of what the device holds at once, so that multiprocessors
-// that are done early take more, but no less than what a block's threads take in one go if there is enough.
+// Blocks, and list.granules_of_block: `rounds` of what the device holds at once, but no less than what a
+// block's threads take in one go if there is enough.
 template <class Kernel>
-unsigned share_granules(MultiTensorList& list, Kernel kernel, int64_t granules_at_once) {
-  constexpr int64_t kRounds = 4;
+unsigned share_granules(MultiTensorList& list, Kernel kernel, int64_t rounds, int64_t granules_at_once) {
   const int64_t resident = resident_blocks(kernel, kTensorThreads);
   const auto over = [&](int64_t blocks) { return (list.granules + blocks - 1) / blocks; };
-  list.granules_of_block = std::max(over(kRounds * resident), std::min(over(resident), granules_at_once));
+  list.granules_of_block = std::max(over(rounds * resident), std::min(over(resident), granules_at_once));
   return static_cast<unsigned>(over(list.granules_of_block));
 }
 
@@ -31,7 +30,8 @@ template <class F, class T, class S>
 void start(MultiTensorList list, const MultiTensorConstants* constants, const float* skipped,
            cudaStream_t stream) {
   const auto kernel = update_kernel<F, T, S>;
-  const unsigned blocks = share_granules(list, kernel, kGranulesAtOnce<T>);
+  constexpr int64_t kRounds = 4;  // multiprocessors that are done early take more
+  const unsigned blocks = share_granules(list, kernel, kRounds, kGranulesAtOnce<T>);
   launch({"update", blocks, kTensorThreads, stream}, kernel, list, constants, skipped);
 }
 
@@ -74,7 +74,7 @@ int64_t launch_square_sum(const MultiTensorList& list, double* partials, cudaStr
     using T = std::remove_pointer_t<decltype(element)>;
     const auto kernel = square_sum_kernel<T>;
     MultiTensorList shared = list;
-    blocks = share_granules(shared, kernel, kGranulesAtOnce<T>);
+    blocks = share_granules(shared, kernel, 1, kGranulesAtOnce<T>);  // no more than most_blocks()
     launch({"square_sum", static_cast<unsigned>(blocks), kTensorThreads, stream}, kernel, shared, partials);
   });
   return blocks;

@@ -19,6 +19,7 @@ from fused_ml._library import cuda_problem
 _FIRST, _HOST_STEP = 1, 2  # csrc/multi_tensor_plan.h's StateFlag
 _PLAIN_TYPES = (Tensor, Parameter)
 _END = (object(),)
+_FLOATS = {float}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -105,6 +106,10 @@ class Part:
             if self._bind_in_place(self.number, addresses, grads):
                 return 0
         return self._bind(self.number, self.active, grads)
+
+    def run(self, operator: str, options: list[float], **arguments: Any) -> list[Tensor]:
+        """A step, by the library's operator of this name."""
+        return getattr(self.operators, operator).default(self.number, options, **arguments)
 
     def here(self, number: Any) -> Tensor:
         """A number, on this device."""
@@ -193,16 +198,17 @@ class Plan:
 
         Options are numbers, or tensors that are not to be waited for.
         """
-        places = [i for i, option in enumerate(options) if isinstance(option, Tensor)]
-        plain = [0.0 if isinstance(option, Tensor) else option for option in options] if places else options
+        places = []
+        if set(map(type, options)) != _FLOATS:
+            places = [i for i, option in enumerate(options) if isinstance(option, Tensor)]
+        if not places and not numbers:
+            for part in self.parts:
+                part.run(operator, options)
+            return []
+        plain = [0.0 if isinstance(option, Tensor) else option for option in options]
         reports = []
         for part in self.parts:
-            arguments: dict[str, Any] = {}
-            if numbers:
-                arguments = {name: part.here(number) for name, number in numbers.items()}
-                arguments["max_norm"] = max_norm
-            if places:
-                arguments |= {"numbers": [part.here(options[i]) for i in places], "places": places}
-            run = getattr(part.operators, operator).default
-            reports.append(run(part.number, plain, **arguments))
+            arguments: dict[str, Any] = {name: part.here(number) for name, number in numbers.items()}
+            arguments |= {"max_norm": max_norm, "numbers": [part.here(options[i]) for i in places], "places": places}
+            reports.append(part.run(operator, plain, **arguments))
         return reports[0]
