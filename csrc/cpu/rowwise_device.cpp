@@ -30,6 +30,45 @@ int64_t first_bad_row(const RowwiseArguments& a) {
   return 0;
 }
 
+// Of rows [begin, end), how many have a class.
+template <class T>
+int64_t count_rows(const RowwiseArguments& a, int64_t begin, int64_t end) {
+  const T* target = static_cast<const T*>(a.target);
+  int64_t count = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t own = target[row];
+    count += static_cast<int64_t>((own != a.ignore_index) & (own >= 0) & (own < a.classes));
+  }
+  return count;
+}
+
+int64_t count_rows(const RowwiseArguments& a, int64_t begin, int64_t end) {
+  switch (a.target_bytes) {
+    case 1:
+      return count_rows<uint8_t>(a, begin, end);
+    case 4:
+      return count_rows<int32_t>(a, begin, end);
+    default:
+      return count_rows<int64_t>(a, begin, end);
+  }
+}
+
+// The sum over rows [begin, end) that count of the weights of row and class, where there are any.
+template <class A>
+double weigh_rows(const RowwiseArguments& a, const A* by_class, const A* by_row, int64_t begin, int64_t end) {
+  double sum = 0;
+  for (int64_t row = begin; row < end; ++row) {
+    double weight = by_row ? static_cast<double>(by_row[row]) : 1.0;
+    if (a.target) {
+      const int64_t own = target_of(a, row);
+      if (own == a.ignore_index || own < 0 || own >= a.classes) continue;
+      if (by_class) weight *= static_cast<double>(by_class[own]);
+    }
+    sum += weight;
+  }
+  return sum;
+}
+
 // Sum over the rows that count of the weights of row and class: what `mean` divides by.
 template <class A>
 double sum_of_weights(const RowwiseArguments& a, bool count_class_weights) {
@@ -38,18 +77,9 @@ double sum_of_weights(const RowwiseArguments& a, bool count_class_weights) {
   if (!a.target && !by_row) return static_cast<double>(a.rows);
   constexpr int64_t kChunk = 16384;  // summed apart, in order: the same bits for any number of threads
   const auto sum_of_chunk = [&](int64_t chunk) {
-    const int64_t last = std::min(a.rows, (chunk + 1) * kChunk);
-    double sum = 0;
-    for (int64_t row = chunk * kChunk; row < last; ++row) {
-      double weight = by_row ? static_cast<double>(by_row[row]) : 1.0;
-      if (a.target) {
-        const int64_t own = target_of(a, row);
-        if (own == a.ignore_index || own < 0 || own >= a.classes) continue;
-        if (by_class) weight *= static_cast<double>(by_class[own]);
-      }
-      sum += weight;
-    }
-    return sum;
+    const int64_t first = chunk * kChunk, last = std::min(a.rows, first + kChunk);
+    return by_class || by_row ? weigh_rows(a, by_class, by_row, first, last)
+                              : static_cast<double>(count_rows(a, first, last));
   };
   if (a.rows <= kChunk) return sum_of_chunk(0);
   std::vector<double> sums(divide_up(a.rows, kChunk));
