@@ -32,9 +32,10 @@ class RowwiseTensors {
     }
   }
 
-  // An output with the input's strides where the input is dense, else contiguous.
+  // An output with the input's strides where the input is dense and its rows lie evenly, else contiguous.
   Tensor new_out(ScalarType type) {
     out = empty_like(x, type);
+    if (!split()) out = empty_contiguous(x, type);
     return *out;
   }
   // As torch's softmax gives it.
@@ -44,6 +45,7 @@ class RowwiseTensors {
   }
   Tensor new_out2(ScalarType type) {
     out2 = empty_like(*y, type);
+    if (!split()) out2 = empty_contiguous(*y, type);
     return *out2;
   }
   void out_over_x() {
