@@ -1,7 +1,9 @@
 // The pointwise frame: elements of any strides, with an optional sum. No mathematics, no torch.
 //
-// A formula is a function PointwiseInputs<A> -> PointwiseResult<A>. The elements are taken in chunks of
-// kChunk, each with its own partial sum: the same bits for any number of threads.
+// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>: two loops over a piece rather
+// than one, for where a single element's chain of operations is long, those that wait for their turn fill the
+// CPU's scheduler and the units idle. The elements are taken in chunks of kChunk, each with its own partial
+// sum: the same bits for any number of threads.
 #pragma once
 
 #include "../formulas/pointwise_types.h"
@@ -33,7 +35,7 @@ class PointwiseLoop {
 
   struct Piece {
     alignas(64) A x[kPiece], t[kPiece], w[kPiece], p[kPiece], g[kPiece], value[kPiece], dx[kPiece],
-        dt[kPiece];
+        dt[kPiece], prepared[kPiece];
   };
 
   double run_chunk(int64_t first) const {
@@ -71,14 +73,15 @@ class PointwiseLoop {
     A* dx = place(a.dx, outer, offset, piece.dx);
     A* dt = place(a.dt, outer, offset, piece.dt);
     const bool wants_value = a.value.data || a.sum;
+    prepare(in.x, count, piece.prepared);
     if (a.dt.data) {
-      compute<true, true, true>(in, count, value, dx, dt);
+      compute<true, true, true>(in, piece.prepared, count, value, dx, dt);
     } else if (!a.dx.data) {
-      compute<true, false, false>(in, count, value, dx, dt);
+      compute<true, false, false>(in, piece.prepared, count, value, dx, dt);
     } else if (wants_value) {
-      compute<true, true, false>(in, count, value, dx, dt);
+      compute<true, true, false>(in, piece.prepared, count, value, dx, dt);
     } else {
-      compute<false, true, false>(in, count, value, dx, dt);
+      compute<false, true, false>(in, piece.prepared, count, value, dx, dt);
     }
     put(a.value, outer, offset, count, piece.value);
     put(a.dx, outer, offset, count, piece.dx);
@@ -86,14 +89,20 @@ class PointwiseLoop {
     return a.sum ? sum_of<A>(count, [=](int64_t i) { return value[i]; }) : 0.0;
   }
 
+  void prepare(const A* x, int64_t count, A* __restrict prepared) const {
+    const F formula = f;
+#pragma GCC ivdep
+    for (int64_t i = 0; i < count; ++i) prepared[i] = formula.prepare(x[i]);
+  }
+
   template <bool kValue, bool kDx, bool kDt>
-  void compute(const PointwiseInputs<const A*>& in, int64_t count, A* __restrict value, A* __restrict dx,
-               A* __restrict dt) const {
+  void compute(const PointwiseInputs<const A*>& in, const A* prepared, int64_t count, A* __restrict value,
+               A* __restrict dx, A* __restrict dt) const {
     const F formula = f;
     const A *x = in.x, *t = in.t, *w = in.w, *p = in.p, *g = in.g;
 #pragma GCC ivdep
     for (int64_t i = 0; i < count; ++i) {
-      const PointwiseResult<A> r = formula(PointwiseInputs<A>{x[i], t[i], w[i], p[i], g[i]});
+      const PointwiseResult<A> r = formula(PointwiseInputs<A>{x[i], t[i], w[i], p[i], g[i]}, prepared[i]);
       if constexpr (kValue) value[i] = r.value;
       if constexpr (kDx) dx[i] = r.dx;
       if constexpr (kDt) dt[i] = r.dt;

@@ -2,7 +2,7 @@
 //
 // A formula F gives, for arithmetic type A:
 //   kPeak       the reduction starts from the row's maximum of A key(A x); A logit(A key) is monotone
-//   Reference   made from the peak, for                            A term(reference, x, y)
+//   Reference   made from the peak, for term(reference, x, y, counts); parts(term) is the term
 //   kOwn        the class left out of the sum: none, the row's target, or the first maximum
 //   kSide       two more sums, over u = weigh(w, y): of u * (peak - logit), and of u
 //   kKeepTerms  map needs the terms again; kMapReadsInput: and x or y
@@ -14,8 +14,8 @@
 
 #include "../formulas/rowwise_blocks.h"
 #include "convert.h"
+#include "term_sums.h"
 #include "transpose.h"
-#include "vector_loops.h"
 
 namespace FUSED_ML_NAMESPACE {
 

@@ -13,7 +13,7 @@ constexpr int64_t kTileElements = 8192;  // a tile and its terms stay in the sec
 template <class F, class A>
 class ColumnLoop {
   using Reference = typename F::Reference;
-  using Rows = LaneRows<A>;
+  using Rows = LaneRows<Reference, A>;
   using Class = typename Rows::Class;
 
   struct Tile : TileRows {
@@ -70,6 +70,8 @@ class ColumnLoop {
     memory_of.gather(a.x, t, t.x, t.out);
     if (F::kTwoInputs) memory_of.gather(a.y, t, t.y, t.out);
     r.choose(a, t);
+    for (int64_t first = 0; first < t.rows; first += kStep) look_at(t, first, r);
+    refer(t, r);
     for (int64_t first = 0; first < t.rows; first += kStep) {
       Ahead ahead{static_cast<const char*>(a.x.data), static_cast<const char*>(a.x.data), 0, 0};
       look_ahead(a.x, a.type, next_row + first, ahead.read, ahead.read_step);
@@ -77,7 +79,7 @@ class ColumnLoop {
       for (int64_t line = 0; line < kStep * a.target_bytes; line += 64) {
         __builtin_prefetch(static_cast<const char*>(a.target) + (next_row + first) * a.target_bytes + line);
       }
-      reduce(t, first, ahead, r);
+      sum_terms(t, first, ahead, r);
     }
     take_own(t, r);
     const double loss = finish(t, r);
@@ -103,9 +105,8 @@ class ColumnLoop {
 
   // --- a step: kStep rows, the classes' loop outside ---
 
-  void reduce(const Tile& t, int64_t first, const Ahead& ahead, Rows& r) const {
+  void look_at(const Tile& t, int64_t first, Rows& r) const {
     const A* x = t.x + first * a.classes;
-    const A* y = t.y + first * a.classes;
     if (F::kPeak && a.predicted) {
       find_peaks<true, true>(x, first, r);
     } else if (F::kOwn == Own::peak) {
@@ -113,8 +114,7 @@ class ColumnLoop {
     } else {
       find_peaks<false, false>(x, first, r);
     }
-    if constexpr (F::kSide) sum_side(x, y, first, r);
-    sum_terms(x, y, t.out + first * a.classes, first, ahead, r);
+    if constexpr (F::kSide) sum_side(x, t.y + first * a.classes, first, r);
   }
 
   // torch's argmax is the first NaN if there is one.
@@ -175,52 +175,64 @@ class ColumnLoop {
   }
 
   // The terms, that of the own class 0, and their sum.
-  void sum_terms(const A* x, const A* y, A* __restrict terms, int64_t first, const Ahead& ahead,
-                 Rows& r) const {
+  void sum_terms(const Tile& t, int64_t first, const Ahead& ahead, Rows& r) const {
     const F formula = f;
+    const A *x = t.x + first * a.classes, *y = t.y + first * a.classes;
+    A* terms = t.out + first * a.classes;
     typename Reference::template Lanes<kStep> reference;
-    double others[kStep];
-    A rest[kStep];
     Class own[kStep];
+    A own_input[kStep];
     for (int l = 0; l < kStep; ++l) {
-      reference.set(l, Reference::make(r.peak[first + l]));
-      others[l] = 0;
-      rest[l] = A(0);
+      reference.set(l, r.reference.get(first + l));
       own[l] = r.own[first + l];
+      own_input[l] = A(0);
     }
-    for (int64_t c = 0; c < a.classes; ++c) {
-      __builtin_prefetch(ahead.read + c * ahead.read_step);
-      __builtin_prefetch(ahead.write + c * ahead.write_step, 1);
-      const Class here = static_cast<Class>(c);
-      FUSED_ML_LANES
-      for (int l = 0; l < kStep; ++l) {
-        const bool counts = F::kOwn == Own::none || own[l] != here;
-        const Parts<A> term =
-            formula.term(reference.get(l), x[c * kStep + l], F::kTwoInputs ? y[c * kStep + l] : A(0), counts);
-        terms[c * kStep + l] = term.value;
-        accumulate(others[l], rest[l], term);
+    TermSums<A> sums;
+    StageOf<F, A> stage;
+    constexpr int64_t kClasses = kStage / kStep;
+    for (int64_t begin = 0; begin < a.classes; begin += kClasses) {
+      const int64_t here = a.classes - begin < kClasses ? a.classes - begin : kClasses;
+      for (int64_t c = 0; c < here; ++c) {
+        __builtin_prefetch(ahead.read + (begin + c) * ahead.read_step);
+        __builtin_prefetch(ahead.write + (begin + c) * ahead.write_step, 1);
+        const Class at = static_cast<Class>(begin + c);
+        const A *step_x = x + (begin + c) * kStep, *step_y = y + (begin + c) * kStep;
+        FUSED_ML_LANES
+        for (int l = 0; l < kStep; ++l) {
+          const bool counts = F::kOwn == Own::none || own[l] != at;
+          stage.set(c * kStep + l, formula.term(reference.get(l), step_x[l],
+                                                F::kTwoInputs ? step_y[l] : A(0), counts));
+        }
+        FUSED_ML_LANES
+        for (int l = 0; F::kOwn != Own::none && l < kStep; ++l) {
+          own_input[l] = own[l] == at ? step_x[l] : own_input[l];
+        }
       }
+      sums.template add<F::kKeepTerms>(stage, here, terms + begin * kStep);
     }
     for (int l = 0; l < kStep; ++l) {
-      r.others[first + l] = others[l];
-      r.rest[first + l] = rest[l];
+      r.others[first + l] = sums.sum[l];
+      r.rest[first + l] = sums.rest[l];
+      r.own_input[first + l] = own_input[l];
     }
   }
 
-  // --- a tile's rows again ---
+  // --- a tile's rows ---
+
+  void refer(const Tile& t, Rows& r) const {
+    const int64_t lanes = padded(t);
+#pragma GCC ivdep
+    for (int64_t l = 0; l < lanes; ++l) r.reference.set(l, Reference::make(r.peak[l]));
+  }
 
   void take_own(const Tile& t, Rows& r) const {
     const F formula = f;
-    const int64_t lanes = padded(t), classes = a.classes;
+    const int64_t lanes = padded(t);
     if constexpr (F::kOwn != Own::none) {
-      for (int64_t l = 0; l < lanes; ++l) {
-        const int64_t c = r.own[l] == Rows::kNoClass ? 0 : static_cast<int64_t>(r.own[l]);
-        r.own_input[l] = t.x[(l / kStep * classes + c) * kStep + l % kStep];
-      }
 #pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const bool there = r.own[l] != Rows::kNoClass;
-        const Parts<A> term = formula.term(Reference::make(r.peak[l]), r.own_input[l], A(0), there);
+        const Parts<A> term = parts(formula.term(r.reference.get(l), r.own_input[l], A(0), there));
         r.own_term[l] = there ? term.value : A(0);
         r.own_rest[l] = there ? term.rest : A(0);
       }

@@ -13,6 +13,7 @@ constexpr int64_t kTaskElements = 16384;  // at least so many elements a task
 template <class F, class A>
 class RowLoop {
   using Reference = typename F::Reference;
+  using Stage = StageOf<F, A>;
 
   struct Block : RowBlock<F, A> {
     A factor = A(1);  // the block's terms, relative to the row's peak
@@ -169,48 +170,49 @@ class RowLoop {
     return s;
   }
 
-  // The terms, and their sum without the class left out. A step's terms go to `terms`, which has room for
-  // whole steps. Meanwhile what comes next is fetched: the next block (the next row, where it lies behind
-  // this one), and the lines of the output.
+  // The terms, and their sum without the class left out. They go to `terms`, which has room for whole steps.
+  // Meanwhile what comes next is fetched: the next block (the next row, where it lies behind this one), and
+  // the lines of the output.
   void sum_terms(const A* x, const A* y, A* __restrict terms, int64_t count, int64_t left_out,
                  const Reference& reference, const Ahead& ahead, Block& s) const {
-    const F formula = f;
-    double sum[kStep];
-    A rest[kStep];  // what the terms' rounding lost
-    for (int l = 0; l < kStep; ++l) sum[l] = 0, rest[l] = A(0);
-    const int64_t whole = count / kStep * kStep;
-    for (int64_t j = 0; j < count; j += kStep) {
-      const int64_t special = left_out >= j && left_out < whole ? left_out / kStep * kStep : whole;
-      for (; j < special; j += kStep) {
-        __builtin_prefetch(ahead.x + j * ahead.read_bytes);
-        if (F::kTwoInputs) __builtin_prefetch(ahead.y + j * ahead.read_bytes);
-        __builtin_prefetch(ahead.out + j * ahead.write_bytes, 1);
-        FUSED_ML_LANES
-        for (int l = 0; l < kStep; ++l) {
-          const Parts<A> term = formula.term(reference, x[j + l], F::kTwoInputs ? y[j + l] : A(0), true);
-          terms[j + l] = term.value;
-          accumulate(sum[l], rest[l], term);
-        }
+    TermSums<A> sums;
+    Stage stage;
+    for (int64_t first = 0; first < count; first += kStage) {
+      const int64_t here = count - first < kStage ? count - first : kStage, whole = here / kStep * kStep;
+      for (int64_t j = 0; j < whole; j += kStep) {
+        const int64_t at = first + j;
+        __builtin_prefetch(ahead.x + at * ahead.read_bytes);
+        if (F::kTwoInputs) __builtin_prefetch(ahead.y + at * ahead.read_bytes);
+        __builtin_prefetch(ahead.out + at * ahead.write_bytes, 1);
+        take_step(x + at, F::kTwoInputs ? y + at : y, reference, stage, j);
       }
-      if (j >= count) break;
-      // The step with the class left out, and the last one, which may be short.
-      const int32_t left = static_cast<int32_t>(count - j < kStep ? count - j : kStep);
-      const int32_t out = static_cast<int32_t>(left_out - j);
-      A some_x[kStep] = {}, some_y[kStep] = {}, value[kStep], lost[kStep];
-      for (int32_t l = 0; l < left; ++l) some_x[l] = x[j + l];
-      for (int32_t l = 0; F::kTwoInputs && l < left; ++l) some_y[l] = y[j + l];
-      FUSED_ML_LANES
-      for (int32_t l = 0; l < kStep; ++l) {
-        const Parts<A> term = formula.term(reference, some_x[l], some_y[l], true);
-        terms[j + l] = value[l] = term.value;
-        lost[l] = term.rest;
-        const bool counts = (l < left) & (l != out);
-        accumulate(sum[l], rest[l], Parts<A>{counts ? term.value : A(0), counts ? term.rest : A(0)});
+      if (whole < here) {
+        A some_x[kStep] = {}, some_y[kStep] = {};
+        for (int64_t j = whole; j < here; ++j) some_x[j - whole] = x[first + j];
+        for (int64_t j = whole; F::kTwoInputs && j < here; ++j) some_y[j - whole] = y[first + j];
+        take_step(some_x, some_y, reference, stage, whole);
+        for (int64_t j = here; j < whole + kStep; ++j) stage.drop(j);
       }
-      if (out >= 0 && out < left) s.own_term = double(value[out]) + double(lost[out]);
+      const bool has_own = left_out >= first && left_out < first + here;
+      Parts<A> own{};
+      if (has_own) {
+        own = stage.get(left_out - first);
+        s.own_term = static_cast<double>(own.value) + static_cast<double>(own.rest);
+        stage.drop(left_out - first);
+      }
+      sums.template add<F::kKeepTerms>(stage, divide_up(here, kStep), terms + first);
+      if (F::kKeepTerms && has_own) terms[left_out] = own.value;  // another block may have the row's
     }
-    for (int l = 0; l < kStep; ++l) sum[l] += static_cast<double>(rest[l]);
-    s.sum = sum_lanes<kStep>(sum);
+    for (int l = 0; l < kStep; ++l) sums.sum[l] += static_cast<double>(sums.rest[l]);
+    s.sum = sum_lanes<kStep>(sums.sum);
+  }
+  FUSED_ML_INLINE void take_step(const A* x, const A* y, const Reference& reference, Stage& stage,
+                                 int64_t at) const {
+    const F formula = f;
+    FUSED_ML_LANES
+    for (int l = 0; l < kStep; ++l) {
+      stage.set(at + l, formula.term(reference, x[l], F::kTwoInputs ? y[l] : A(0), true));
+    }
   }
 
   static int64_t peak_block(const Block* states, int64_t count) {

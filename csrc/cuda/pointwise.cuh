@@ -1,6 +1,6 @@
 // The pointwise frame on CUDA: elements of any strides, with an optional sum. No mathematics, no torch.
 //
-// A formula is a function PointwiseInputs<A> -> PointwiseResult<A>. A thread takes runs of kRun elements, a
+// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>. A thread takes runs of kRun elements, a
 // grid apart. Where every operand lies so that runs are 16-byte aligned, kRun is the elements of 16 bytes,
 // and what lies before the first aligned element and after the last whole run is taken one by one; else kRun
 // is 1. Sums are in float64 throughout.
@@ -154,7 +154,7 @@ class PointwiseBody {
     for (int i = 0; i < kRun; ++i) {
       PointwiseInputs<A> in{x_of[i], t_of[i], even.w, even.p, even.g};
       if constexpr (!V::kEven) in = {x_of[i], t_of[i], w_of[i], p_of[i], g_of[i]};
-      const PointwiseResult<A> r = f(in);
+      const PointwiseResult<A> r = f(in, f.prepare(in.x));
       value[i] = r.value;
       dx[i] = r.dx;
       dt[i] = r.dt;

@@ -143,7 +143,7 @@ class TileRow {
     const A peak = f.logit(s.peak);
     const Reference reference = Reference::make(peak);
     if (there && F::kOwn != Own::none) {
-      const Parts<A> term = f.term(reference, s.own_input, own_y, true);
+      const Parts<A> term = parts(f.term(reference, s.own_input, own_y, true));
       s.own_term = static_cast<double>(term.value) + static_cast<double>(term.rest);
       if constexpr (F::kSide) s.own_side_weight = f.weigh(w[left_out], own_y);
     }
@@ -164,7 +164,7 @@ class TileRow {
       const A weight = F::kSide ? w[j] : A(0);
       A term = A(0);
       if constexpr (F::kKeepTerms)
-        term = kTermsInPlace && reduced ? input : f.term(reference, input, second, true).value;
+        term = kTermsInPlace && reduced ? input : parts(f.term(reference, input, second, true)).value;
       A out = f.map(input, second, weight, term, c);
       if constexpr (F::kOwn != Own::none) {
         if (j == own) out = f.map_own(s.own_input, static_cast<A>(result.own));
@@ -212,7 +212,7 @@ class TileRow {
     double side = 0, side_weight = 0;
     for (int j = lane; rows_here && j < classes; j += lanes) {
       const A input = x[j * step], second = F::kTwoInputs ? y[j * step] : A(0);
-      const Parts<A> term = f.term(reference, input, second, true);
+      const Parts<A> term = parts(f.term(reference, input, second, true));
       if (j != left_out) accumulate(sum, rest, term);
       if constexpr (F::kSide) {
         const A u = f.weigh(w[j], second);

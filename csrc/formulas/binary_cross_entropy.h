@@ -24,8 +24,7 @@ template <class A>
 struct LogisticParts {
   A softplus, softplus_negative, sigmoid, sigmoid_negative;
 
-  FUSED_ML_INLINE static LogisticParts of(A x) {
-    const A e = exp_nonpositive(-absolute(x));
+  FUSED_ML_INLINE static LogisticParts of(A x, A e) {  // e = exp(-|x|)
     const A log_part = log1p_of_fraction(e);
     const A larger = A(1) / (A(1) + e);
     const A smaller = e * larger;
@@ -38,8 +37,9 @@ struct LogisticParts {
 // Neither smoothing nor focal modulation.
 template <class A>
 struct BinaryCrossEntropy {
-  FUSED_ML_INLINE PointwiseResult<A> operator()(const PointwiseInputs<A>& in) const {
-    const LogisticParts<A> s = LogisticParts<A>::of(in.x);
+  FUSED_ML_INLINE A prepare(A x) const { return exp_nonpositive(-absolute(x)); }
+  FUSED_ML_INLINE PointwiseResult<A> operator()(const PointwiseInputs<A>& in, A prepared) const {
+    const LogisticParts<A> s = LogisticParts<A>::of(in.x, prepared);
     const A no = A(1) - in.t, yes = in.p * in.t;
     const A scale = in.w * in.g;
     return {in.w * (times(no, s.softplus) + times(yes, s.softplus_negative)),
@@ -53,8 +53,9 @@ struct FocalBinaryCrossEntropy {
   A gamma, alpha, smoothing;  // alpha < 0: none
   A ignore;                   // NaN: none
 
-  FUSED_ML_INLINE PointwiseResult<A> operator()(const PointwiseInputs<A>& in) const {
-    const LogisticParts<A> s = LogisticParts<A>::of(in.x);
+  FUSED_ML_INLINE A prepare(A x) const { return exp_nonpositive(-absolute(x)); }
+  FUSED_ML_INLINE PointwiseResult<A> operator()(const PointwiseInputs<A>& in, A prepared) const {
+    const LogisticParts<A> s = LogisticParts<A>::of(in.x, prepared);
     const A t = (A(1) - smoothing) * in.t + A(0.5) * smoothing;
     const A no = A(1) - t, yes = in.p * t;
     const A bce = times(no, s.softplus) + times(yes, s.softplus_negative);

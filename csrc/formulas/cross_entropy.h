@@ -44,7 +44,7 @@ struct CrossEntropyPlain {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool counts) const {
+  FUSED_ML_INLINE Reduced<A> term(const Reference& reference, A x, A, bool counts) const {
     return reference(x, counts);
   }
 
@@ -85,7 +85,7 @@ struct CrossEntropyClass {
     const A t = tanh(x / o.softcap);
     return select(o.softcap == A(0), A(1), A(1) - t * t);
   }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool counts) const {
+  FUSED_ML_INLINE Reduced<A> term(const Reference& reference, A x, A, bool counts) const {
     return reference(logit(x), counts);
   }
   FUSED_ML_INLINE A weigh(A w, A) const { return o.smoothing_per_class * w; }

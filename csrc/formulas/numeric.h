@@ -155,6 +155,24 @@ struct Parts {
   A value, rest;
 };
 
+// An exponential before its polynomial: scale * exp(t).
+template <class A>
+struct Reduced {
+  A t, scale;
+};
+
+// The exponential in two parts: what rounding scale (1 + p) to `value` loses is exact in `rest`.
+template <class A>
+FUSED_ML_INLINE Parts<A> parts(const Reduced<A>& e) {
+  const A p = exp_tail(e.t) * (e.t * e.t) + e.t;
+  const A value = p * e.scale + e.scale;
+  return {value, p * e.scale - (value - e.scale)};
+}
+template <class A>
+FUSED_ML_INLINE Parts<A> parts(A whole) {
+  return {whole, A(0)};
+}
+
 // sum += term, and what the sum and the terms lose goes to `rest` (Knuth's two-sum).
 template <class A>
 FUSED_ML_INLINE void accumulate(A& sum, A& rest, const Parts<A>& term) {
@@ -208,19 +226,15 @@ struct ExpBelow {
     return {base, top, top + K::exp_low, (top - k * K::ln2_hi) - k * K::ln2_lo, K::round_magic - k};
   }
 
-  // The exponential in two parts, value + rest: what rounding 2^n (1 + p) to `value` loses is exact in
-  // `rest`. 0 for an x that does not count.
-  FUSED_ML_INLINE Parts<A> operator()(A x, bool counts = true) const {
+  // Of 0 for an x that does not count.
+  FUSED_ML_INLINE Reduced<A> operator()(A x, bool counts = true) const {
     using K = Constants<A>;
     const A y = x - base;
     const A z = select(y < low, low, y);
     const A shifted = (z - top) * K::log2e + K::round_magic;
     const A n = shifted - magic;
     const A t = ((z - n * K::ln2_hi) - f) - n * K::ln2_lo;
-    const A p = exp_tail(t) * (t * t) + t;
-    const A scale = select((y < low) | !counts, A(0), power_of_two(shifted));
-    const A value = p * scale + scale;
-    return {value, p * scale - (value - scale)};
+    return {t, select((y < low) | !counts, A(0), power_of_two(shifted))};
   }
 };
 

@@ -22,7 +22,9 @@ struct Softmax {
 
   FUSED_ML_INLINE A key(A x) const { return sign * x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool) const { return reference(key(x)); }
+  FUSED_ML_INLINE Reduced<A> term(const Reference& reference, A x, A, bool) const {
+    return reference(key(x));
+  }
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
     return {R(0), R(0), R(1) / s.others, R(0), R(0), R(0)};
@@ -39,7 +41,7 @@ struct LogSoftmax {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference& reference, A x, A, bool counts) const {
+  FUSED_ML_INLINE Reduced<A> term(const Reference& reference, A x, A, bool counts) const {
     return reference(x, counts);
   }
   template <class R>
@@ -64,7 +66,7 @@ struct SoftmaxBackward {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE Parts<A> term(const Reference&, A g, A y, bool) const { return {g * y, A(0)}; }
+  FUSED_ML_INLINE A term(const Reference&, A g, A y, bool) const { return g * y; }
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
     return {R(0), R(0), R(0), s.others, R(0), R(0)};
@@ -77,7 +79,7 @@ struct SoftmaxBackward {
 template <class A>
 struct LogSoftmaxBackward : SoftmaxBackward<A> {
   using Reference = NoReference;
-  FUSED_ML_INLINE Parts<A> term(const Reference&, A g, A, bool) const { return {g, A(0)}; }
+  FUSED_ML_INLINE A term(const Reference&, A g, A, bool) const { return g; }
   FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const {
     return g - exp_nonpositive(y) * c.offset;
   }

@@ -19,11 +19,11 @@ void terms_loop(A m, const A* __restrict x, A* __restrict value, A* __restrict r
   const ExpBelow<A> term = ExpBelow<A>::make(m);
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
-    const Parts<A> parts = term(x[i]);
-    value[i] = parts.value;
-    rest[i] = parts.rest;
+    const Parts<A> both = parts(term(x[i]));
+    value[i] = both.value;
+    rest[i] = both.rest;
   }
-  const Parts<A> top = term(m);
+  const Parts<A> top = parts(term(m));
   value[n] = top.value;
   rest[n] = top.rest;
 }
