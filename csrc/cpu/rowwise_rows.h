@@ -35,16 +35,19 @@ class RowLoop {
   const RowwiseArguments& a;
   const int64_t blocks;
 
+  static constexpr int64_t kBuffers = 4;
+
   // Scratch of a task: blocks of the operands in the arithmetic type, and the terms: a row of them if map
   // needs them again, else a block.
   struct Buffers {
-    A *x, *y, *out, *terms;
+    A *x, *map_x, *y, *out, *terms;
   };
   bool row_of_terms() const { return F::kKeepTerms && a.out.data; }
   int64_t term_elements() const { return row_of_terms() ? blocks * kClassBlock : kClassBlock; }
 
   static Buffers buffers_at(A* memory) {
-    return {memory, memory + kClassBlock, memory + 2 * kClassBlock, memory + 3 * kClassBlock};
+    return {memory, memory + kClassBlock, memory + 2 * kClassBlock, memory + 3 * kClassBlock,
+            memory + kBuffers * kClassBlock};
   }
   A* terms_of(int64_t block, A* terms) const { return row_of_terms() ? terms + block * kClassBlock : terms; }
 
@@ -80,15 +83,21 @@ class RowLoop {
   void run_whole(double* losses) const {
     const int64_t grain = divide_up(kTaskElements, a.classes);
     run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
-      const size_t elements = 3 * kClassBlock + term_elements();
+      const size_t elements = kBuffers * kClassBlock + term_elements();
       A* memory =
           static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
       const Buffers buffers = buffers_at(memory);
       Block* states = reinterpret_cast<Block*>(memory + elements);
+      Look next = look(begin, 0, buffers.x);
       for (int64_t row = begin; row < end; ++row) {
         const Chosen<A> chosen = chosen_at<A>(a, row);
-        for (int64_t b = 0; b < blocks; ++b) states[b] = reduce(row, b, chosen.own, buffers);
+        for (int64_t b = 0; b < blocks; ++b) {
+          states[b] = reduce(row, b, next, chosen.own, buffers);
+          if (b + 1 < blocks) next = look(row, b + 1, buffers.x);
+        }
         const RowResult<double> result = finish(row, chosen, states, losses);
+        // Here, where the CPU has little else to do than to wait for the result.
+        if (row + 1 < end) next = look(row + 1, 0, buffers.x);
         for (int64_t b = 0; b < blocks; ++b) map(row, b, chosen, result, states[b], buffers);
         write_own(row, chosen, states, result);
       }
@@ -103,7 +112,8 @@ class RowLoop {
     const auto each = [&](const auto& body) {
       run_parallel(tasks, kTaskElements / kClassBlock, [&](int64_t begin, int64_t end) {
         Buffers buffers =
-            buffers_at(static_cast<A*>(thread_scratch(Scratch::task, 4 * kClassBlock * sizeof(A))));
+            buffers_at(
+            static_cast<A*>(thread_scratch(Scratch::task, (kBuffers + 1) * kClassBlock * sizeof(A))));
         for (int64_t t = begin; t < end; ++t) {
           if (shared) buffers.terms = memory + t / blocks * blocks * kClassBlock;
           body(t / blocks, t % blocks, buffers);
@@ -111,7 +121,8 @@ class RowLoop {
       });
     };
     each([&](int64_t row, int64_t block, const Buffers& buffers) {
-      states[row * blocks + block] = reduce(row, block, chosen_at<A>(a, row).own, buffers);
+      states[row * blocks + block] =
+          reduce(row, block, look(row, block, buffers.x), chosen_at<A>(a, row).own, buffers);
     });
     RowResult<double> results[kSplitRows];
     for (int64_t row = 0; row < a.rows; ++row) {
@@ -125,20 +136,38 @@ class RowLoop {
     }
   }
 
-  Block reduce(int64_t row, int64_t block, int64_t own, const Buffers& buffers) const {
+  // A first look at a block: its logits in the arithmetic type, their peak, and where it is if anyone asks.
+  struct Look {
+    const A* x;
+    A peak;
+    int32_t own;
+  };
+  Look look(int64_t row, int64_t block, A* buffer) const {
+    const int64_t count = size_of(block);
+    const F formula = f;
+    const A* x = fetch(a.x, row, block, buffer);
+    const Block unseen;
+    Look seen{x, unseen.peak, unseen.own};
+    if constexpr (F::kPeak) seen.peak = peak_of<A>(count, [=](int64_t j) { return formula.key(x[j]); });
+    if (F::kOwn == Own::peak || a.predicted) {
+      const A peak = seen.peak;
+      seen.own =
+          static_cast<int32_t>(first_where(count, [=](int64_t j) { return formula.key(x[j]) == peak; }));
+    }
+    return seen;
+  }
+
+  Block reduce(int64_t row, int64_t block, const Look& seen, int64_t own, const Buffers& buffers) const {
     const int64_t begin = block * kClassBlock;
     const int64_t count = size_of(block);
-    const A* x = fetch(a.x, row, block, buffers.x);
+    const A* x = seen.x;
     const A* y = F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
     A* terms = terms_of(block, buffers.terms);
     const A* w = static_cast<const A*>(a.class_weight) + begin;
     const F formula = f;
     Block s;
-    if constexpr (F::kPeak) s.peak = peak_of<A>(count, [=](int64_t j) { return formula.key(x[j]); });
-    if (F::kOwn == Own::peak || a.predicted) {
-      const A peak = s.peak;
-      s.own = static_cast<int32_t>(first_where(count, [=](int64_t j) { return formula.key(x[j]) == peak; }));
-    }
+    s.peak = seen.peak;
+    s.own = seen.own;
     const int64_t left_out = F::kOwn == Own::peak ? s.own
                              : F::kOwn == Own::target
                                  ? (own >= begin && own < begin + count ? own - begin : -1)
@@ -253,7 +282,7 @@ class RowLoop {
     if (!a.out.data && !a.out2.data) return;
     const int64_t count = size_of(block);
     const bool reads = F::kMapReadsInput && chosen.keep;
-    const A* x = reads ? fetch(a.x, row, block, buffers.x) : nullptr;
+    const A* x = reads ? fetch(a.x, row, block, buffers.map_x) : nullptr;
     const A* y = reads && F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
     const A* w = static_cast<const A*>(a.class_weight) + block * kClassBlock;
     const A* terms = terms_of(block, buffers.terms);
