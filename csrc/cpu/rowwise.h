@@ -19,7 +19,10 @@
 
 namespace FUSED_ML_NAMESPACE {
 
-constexpr int64_t kFewClasses = 64;  // up to here contiguous rows are transposed into columns
+// Up to here contiguous rows are transposed into columns: what a row costs beside its classes is then shared by
+// the lanes. 65 classes: 1.35 -> 0.41 ns an element, 256 about the same; log-softmax breaks even at 120.
+template <class A>
+constexpr int64_t kFewClasses = 640 / sizeof(A);
 
 // A row's class and weights, read from the arguments.
 template <class A>
@@ -79,7 +82,7 @@ namespace FUSED_ML_NAMESPACE {
 
 template <class F, class A>
 void rowwise(const F& formula, const RowwiseArguments& a) {
-  if (a.classes > kFewClasses && all_unit(a, &Stream::by_class)) {
+  if (a.classes > kFewClasses<A> && all_unit(a, &Stream::by_class)) {
     RowLoop<F, A>(formula, a).run();
   } else {
     ColumnLoop<F, A>(formula, a).run();
