@@ -87,10 +87,67 @@ void cross_entropy(const py::array& logits, const Array<int64_t>& target, Option
   if (bad_row) throw py::index_error("the target of row " + std::to_string(bad_row - 1) + " is no class");
 }
 
-void log_softmax(const py::array& x, py::array out, const std::string& isa) {
+void activate(RowwiseOp op, const py::array& x, py::array& out, const std::string& isa) {
   RowwiseArguments a = arguments_of(x);
   set_out(a, x, out);
-  run(kernels_at(isa), RowwiseOp::log_softmax, a);
+  run(kernels_at(isa), op, a);
+}
+
+// grad, output, out: [rows, classes]
+void activate_backward(RowwiseOp op, const py::array& grad, const py::array& output, py::array& out,
+                       const std::string& isa) {
+  RowwiseArguments a = arguments_of(grad);
+  check_like(output, grad, "the activation's output");
+  check(dtype_of(output) == a.type, "gradient and output of one type");
+  a.y = rows_of(output);
+  set_out(a, grad, out);
+  run(kernels_at(isa), op, a);
+}
+
+// An array as an operand of a pointwise kernel, its elements in a row.
+Elements elements_of(const py::array& array, const py::array& model, const char* name) {
+  check_like(array, model, name);
+  Elements e;
+  e.data = array.data();
+  e.type = dtype_of(array);
+  e.strides[0] = 1;
+  return e;
+}
+
+// value: what is written; nullopt: its sum alone, which is returned.
+double pointwise(PointwiseOp op, const py::array& x, OptionalArray target, OptionalArray grad,
+                 OptionalArray value, OptionalArray dx, const std::string& isa) {
+  const Kernels& kernels = kernels_at(isa);
+  double sum = 0;
+  PointwiseArguments a;
+  a.numel = a.sizes[0] = x.size();
+  a.x = elements_of(x, x, "an input");
+  if (target) a.t = elements_of(*target, x, "a target");
+  if (grad) a.g = elements_of(*grad, x, "a gradient");
+  if (value) a.value = elements_of(*value, x, "a value");
+  if (dx) a.dx = elements_of(*dx, x, "a derivative");
+  if (!value && !grad) a.sum = &sum;
+  py::gil_scoped_release release;
+  kernels.pointwise(op, {}, a);
+  return sum;
+}
+
+template <RowwiseOp op>
+void define_activation(py::module_& m, const char* name) {
+  m.def(
+      name, [](const py::array& x, py::array out, const std::string& isa) { activate(op, x, out, isa); },
+      "Along the classes.", py::arg("x"), py::arg("out"), py::kw_only(), py::arg("isa"));
+}
+
+template <RowwiseOp op>
+void define_activation_backward(py::module_& m, const char* name) {
+  m.def(
+      name,
+      [](const py::array& grad, const py::array& output, py::array out, const std::string& isa) {
+        activate_backward(op, grad, output, out, isa);
+      },
+      "Along the classes.", py::arg("grad"), py::arg("output"), py::arg("out"), py::kw_only(),
+      py::arg("isa"));
 }
 
 size_t bytes_of(DType type) { return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2; }
@@ -143,8 +200,28 @@ void define_kernels(py::module_& m) {
   m.def("cross_entropy", cross_entropy, "Plain cross entropy by row, and the gradient of its sum.",
         py::arg("logits"), py::arg("target"), py::arg("loss") = py::none(), py::arg("gradient") = py::none(),
         py::kw_only(), py::arg("isa"));
-  m.def("log_softmax", log_softmax, "Along the classes.", py::arg("x"), py::arg("out"), py::kw_only(),
-        py::arg("isa"));
+  define_activation<RowwiseOp::softmax>(m, "softmax");
+  define_activation<RowwiseOp::log_softmax>(m, "log_softmax");
+  define_activation_backward<RowwiseOp::softmax_backward>(m, "softmax_backward");
+  define_activation_backward<RowwiseOp::log_softmax_backward>(m, "log_softmax_backward");
+  m.def(
+      "binary_cross_entropy",
+      [](const py::array& x, const py::array& target, OptionalArray value, OptionalArray dx,
+         const std::string& isa) {
+        return pointwise(PointwiseOp::binary_cross_entropy, x, target, {}, value, dx, isa);
+      },
+      "The losses' sum, or with `value` each, and with `dx` their derivatives.", py::arg("x"),
+      py::arg("target"), py::arg("value") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
+      py::arg("isa"));
+  m.def(
+      "logsigmoid",
+      [](const py::array& x, OptionalArray value, OptionalArray grad, OptionalArray dx,
+         const std::string& isa) {
+        return pointwise(PointwiseOp::logsigmoid, x, {}, grad, value, dx, isa);
+      },
+      "The values, or with `grad` and `dx` grad times their derivatives.", py::arg("x"),
+      py::arg("value") = py::none(), py::arg("grad") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
+      py::arg("isa"));
   m.def("adam", adam, "Step t, in place; options in the order of AdamOptions.", py::arg("param"),
         py::arg("grad"), py::arg("exp_avg"), py::arg("exp_avg_sq"), py::arg("t"), py::arg("options"),
         py::kw_only(), py::arg("isa"));
