@@ -73,7 +73,7 @@ class PointwiseLoop {
     A* dx = place(a.dx, outer, offset, piece.dx);
     A* dt = place(a.dt, outer, offset, piece.dt);
     const bool wants_value = a.value.data || a.sum;
-    prepare(in.x, count, piece.prepared);
+    prepare(in.x, count, ahead_of(outer, offset + count), piece.prepared);
     if (a.dt.data) {
       compute<true, true, true>(in, piece.prepared, count, value, dx, dt);
     } else if (!a.dx.data) {
@@ -89,10 +89,25 @@ class PointwiseLoop {
     return a.sum ? sum_of<A>(count, [=](int64_t i) { return value[i]; }) : 0.0;
   }
 
-  void prepare(const A* x, int64_t count, A* __restrict prepared) const {
+  // Lines of the next piece to ask for, a step's at a time: those of an operand that does not lie evenly, or
+  // is not there, again and again.
+  struct Ahead {
+    const char *x, *t, *value, *dx;
+    int64_t x_step, t_step, value_step, dx_step;
+  };
+  void prepare(const A* x, int64_t count, const Ahead& ahead, A* __restrict prepared) const {
     const F formula = f;
+    int64_t i = 0;
+    for (; i + kStep <= count; i += kStep) {
+      __builtin_prefetch(ahead.x + i * ahead.x_step);
+      __builtin_prefetch(ahead.t + i * ahead.t_step);
+      __builtin_prefetch(ahead.value + i * ahead.value_step, 1);
+      __builtin_prefetch(ahead.dx + i * ahead.dx_step, 1);
+      FUSED_ML_LANES
+      for (int l = 0; l < kStep; ++l) prepared[i + l] = formula.prepare(x[i + l]);
+    }
 #pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) prepared[i] = formula.prepare(x[i]);
+    for (int64_t j = i; j < count; ++j) prepared[j] = formula.prepare(x[j]);
   }
 
   template <bool kValue, bool kDx, bool kDt>
@@ -116,6 +131,20 @@ class PointwiseLoop {
       outer /= a.sizes[d];
     }
     return at;
+  }
+  Ahead ahead_of(int64_t outer, int64_t offset) const {
+    Ahead ahead{};
+    look_ahead(a.x, outer, offset, ahead.x, ahead.x_step);
+    look_ahead(a.t, outer, offset, ahead.t, ahead.t_step);
+    look_ahead(a.value, outer, offset, ahead.value, ahead.value_step);
+    look_ahead(a.dx, outer, offset, ahead.dx, ahead.dx_step);
+    return ahead;
+  }
+  void look_ahead(const Elements& e, int64_t outer, int64_t offset, const char*& at, int64_t& bytes) const {
+    at = static_cast<const char*>(a.x.data);
+    if (!e.data || step(e) != 1) return;
+    bytes = static_cast<int64_t>(bytes_of(e.type));
+    at = static_cast<const char*>(e.data) + position(e, outer, offset) * bytes;
   }
   int64_t step(const Elements& e) const { return e.strides[a.dims - 1]; }
   bool in_memory(const Elements& e) const { return e.type == arithmetic_dtype<A> && step(e) == 1; }
