@@ -22,8 +22,8 @@ class ColumnLoop {
 
   // Memory to ask for ahead of its use: a line of each for every class.
   struct Ahead {
-    const char *read, *write;
-    int64_t read_step, write_step;
+    const char *x, *y, *out;
+    int64_t x_step = 0, y_step = 0, out_step = 0;
   };
 
  public:
@@ -73,9 +73,11 @@ class ColumnLoop {
     for (int64_t first = 0; first < t.rows; first += kStep) look_at(t, first, r);
     refer(t, r);
     for (int64_t first = 0; first < t.rows; first += kStep) {
-      Ahead ahead{static_cast<const char*>(a.x.data), static_cast<const char*>(a.x.data), 0, 0};
-      look_ahead(a.x, a.type, next_row + first, ahead.read, ahead.read_step);
-      if (a.out.data) look_ahead(a.out, a.out_type, row + first, ahead.write, ahead.write_step);
+      const char* somewhere = static_cast<const char*>(a.x.data);
+      Ahead ahead{somewhere, somewhere, somewhere};
+      look_ahead(a.x, a.type, next_row + first, ahead.x, ahead.x_step);
+      if (F::kTwoInputs) look_ahead(a.y, a.type, next_row + first, ahead.y, ahead.y_step);
+      if (a.out.data) look_ahead(a.out, a.out_type, row + first, ahead.out, ahead.out_step);
       for (int64_t line = 0; line < kStep * a.target_bytes; line += 64) {
         __builtin_prefetch(static_cast<const char*>(a.target) + (next_row + first) * a.target_bytes + line);
       }
@@ -193,8 +195,9 @@ class ColumnLoop {
     for (int64_t begin = 0; begin < a.classes; begin += kClasses) {
       const int64_t here = a.classes - begin < kClasses ? a.classes - begin : kClasses;
       for (int64_t c = 0; c < here; ++c) {
-        __builtin_prefetch(ahead.read + (begin + c) * ahead.read_step);
-        __builtin_prefetch(ahead.write + (begin + c) * ahead.write_step, 1);
+        __builtin_prefetch(ahead.x + (begin + c) * ahead.x_step);
+        if (F::kTwoInputs) __builtin_prefetch(ahead.y + (begin + c) * ahead.y_step);
+        __builtin_prefetch(ahead.out + (begin + c) * ahead.out_step, 1);
         const Class at = static_cast<Class>(begin + c);
         const A *step_x = x + (begin + c) * kStep, *step_y = y + (begin + c) * kStep;
         FUSED_ML_LANES
