@@ -245,29 +245,39 @@ def select(quick: bool = False, only: str = "", compiled: bool = True) -> list[C
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rows that differ in one extent: ``--scaling`` times them and fits the byte model to them."""
+    """Rows that differ in one extent: ``--scaling`` times them and fits the byte model to them.
+
+    The model knows one bandwidth, so a sweep stays in the caches or out of them, and with one of the kernels. Neither
+    `variant` nor `part` should allocate much: page faults are not in the model.
+    """
 
     op: str
     axis: str  # what grows, in words
     shapes: tuple[tuple[int, ...], ...]
+    variant: str = "fresh"
+    part: str = "both"
 
     @property
     def cases(self) -> list[Case]:
         """The rows, smallest first; never compiled, since the shape is the point."""
-        return [Case(self.op, shape, compiled=False) for shape in self.shapes]
+        return [Case(self.op, shape, variant=self.variant, part=self.part, compiled=False) for shape in self.shapes]
 
 
 def _powers(first: int, last: int) -> tuple[int, ...]:
-    return tuple(first * 4**step for step in range(32) if first * 4**step <= last)
+    return tuple(first << step for step in range(32) if first << step <= last)
 
 
 SWEEPS: tuple[Sweep, ...] = (
-    Sweep(CE, "rows", tuple((rows, 1000) for rows in _powers(16, 16384))),
-    Sweep(CE, "classes", tuple((1024, classes) for classes in _powers(8, 32768))),
-    Sweep(BCE, "rows", tuple((rows, 1024) for rows in _powers(16, 16384))),
-    Sweep(BCE, "columns", tuple((1024, columns) for columns in _powers(8, 32768))),
-    Sweep("Adam", "tensors", tuple((tensors, 65536) for tensors in _powers(1, 256))),
-    Sweep("Adam", "elements of each", tuple((16, elements) for elements in _powers(256, 1_048_576))),
+    Sweep(CE, "rows, in the caches", tuple((rows, 1000) for rows in _powers(64, 1024)), variant="inplace"),
+    Sweep(CE, "rows, from memory", tuple((rows, 1000) for rows in _powers(16384, 131072)), variant="inplace"),
+    Sweep(CE, "few classes", tuple((8192, classes) for classes in _powers(8, 128)), variant="inplace"),
+    Sweep(CE, "classes, in the caches", tuple((1024, classes) for classes in _powers(256, 2048)), variant="inplace"),
+    Sweep(CE, "classes, from memory", tuple((512, classes) for classes in _powers(32768, 262144)), variant="inplace"),
+    Sweep(BCE, "rows, in the caches", tuple((rows, 1024) for rows in _powers(64, 1024)), part="forward"),
+    Sweep(BCE, "rows, from memory", tuple((rows, 1024) for rows in _powers(16384, 131072)), part="forward"),
+    Sweep("Adam", "tensors, in the caches", tuple((tensors, 65536) for tensors in _powers(1, 8))),
+    Sweep("Adam", "tensors, from memory", tuple((tensors, 65536) for tensors in _powers(128, 1024))),
+    Sweep("Adam", "elements of each of 16", tuple((16, elements) for elements in _powers(1024, 32768))),
 )
 THREAD_SWEEPS: tuple[Case, ...] = (
     Case(CE, (2048, 32000), (64, 32000), compiled=False),

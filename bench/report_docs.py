@@ -1,16 +1,18 @@
 """``python -m bench.report_docs``: docs/performance.md and the README's table, from one run's JSON.
 
 ``python -m bench --json docs/performance.json`` makes the JSON. Every number in what is written here comes from it, and
-from docs/scaling.json where there is one (``python -m bench --scaling --json docs/scaling.json``).
+where they are there from docs/roofline.json (``python -m bench.roofline --json docs/roofline.json``) and
+docs/scaling.json (``python -m bench --scaling --json docs/scaling.json``).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-from bench import document, plots, report, scaling
+from bench import document, plots, report, roofline_table, scaling
 from bench.document import Record
 
 ROOT = Path(__file__).parents[1]
@@ -80,6 +82,16 @@ def performance(found: Record, source: str, picture: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def kernels_section(found: Record) -> str:
+    """Every kernel beside a copy."""
+    about = (
+        f"`{found['command']}`, {report.threads_of(found['threads'])}, {found['machine']['date']}: kernels on outputs "
+        "that are there already, each beside a plain copy of the bytes that it must move, in turns. ns are those of an "
+        "element and thread. What bounds those that are far from a copy: [cpu-kernels.md](cpu-kernels.md)."
+    )
+    return "\n\n".join(["## Kernels beside a copy", about, roofline_table.markdown(found)]) + "\n"
+
+
 def scaling_section(found: Record, pictures: list[str]) -> str:
     """What the byte model makes of every curve, and the curves."""
     command = (
@@ -113,13 +125,15 @@ def between_markers(text: str, inside: str) -> str:
     return f"{before}{BEGIN}\n{inside}\n{END}{rest.partition(END)[2]}"
 
 
-def write(source: Path, page: Path, readme: Path, curves: Path | None = None) -> None:
+def write(source: Path, page: Path, readme: Path, curves: Path | None = None, kernels: Path | None = None) -> None:
     """Write the page, its pictures beside it, and the README's part."""
     found = document.read(source)
     text = between_markers(readme.read_text(), headline(found))
     picture = page.with_suffix(".png")
     plots.overview(found, picture)
     text_of_page = performance(found, source.name, picture.name)
+    if kernels is not None:
+        text_of_page += "\n" + kernels_section(json.loads(kernels.read_text()))
     if curves is not None:
         swept = document.read(curves)
         pictures = plots.scaling(swept, page.with_name("scaling.png"))
@@ -137,12 +151,16 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--scaling", type=Path, default=ROOT / "docs" / "scaling.json", help="left out if it is missing"
     )
+    parser.add_argument(
+        "--roofline", type=Path, default=ROOT / "docs" / "roofline.json", help="left out if it is missing"
+    )
     options = parser.parse_args(argv)
     if not options.json.exists():
         print(f"{options.json} does not exist: write it with python -m bench --json {options.json}", file=sys.stderr)
         return 1
     try:
-        write(options.json, options.page, options.readme, options.scaling if options.scaling.exists() else None)
+        curves, kernels = (path if path.exists() else None for path in (options.scaling, options.roofline))
+        write(options.json, options.page, options.readme, curves, kernels)
     except ValueError as problem:
         print(problem, file=sys.stderr)
         return 1

@@ -46,7 +46,10 @@ SMALL_LAYOUTS = {
     "no positions": lambda draw: draw(2, 9, 0),
 }
 WIDTH_LAYOUTS = {
-    **{f"{c} classes": (lambda draw, c=c: draw(3, c)) for c in (*range(2, 18), 31, 33, 63, 64, 65, 80, 81, 129, 160, 161, 257, 300)},
+    **{
+        f"{c} classes": (lambda draw, c=c: draw(3, c))
+        for c in (*range(2, 18), 31, 33, 63, 64, 65, 80, 81, 129, 160, 161, 257, 300)
+    },
     **{f"{c} channels": (lambda draw, c=c: draw(2, c, 35)) for c in (2, 3, 8, 17, 64)},
     "17 positions": lambda draw: draw(2, 10, 17),
     "1000 classes": lambda draw: draw(17, 1000),

@@ -11,7 +11,7 @@ namespace fm = FUSED_ML_NAMESPACE;
 template <class A, class F>
 __device__ A rowwise(const F& f, A x, A y) {
   const auto reference = F::Reference::make(f.logit(f.key(x)));
-  fm::RowSums<A> sums{x, f.term(reference, x, y, x > y).value, y, x, y, x, y, x, y};
+  fm::RowSums<A> sums{x, fm::parts(f.term(reference, x, y, x > y)).value, y, x, y, x, y, x, y};
   const fm::RowResult<A> r = f.finish(sums);
   const fm::RowCoefficients<A> c{r.lse, r.scale, r.offset, r.log_total};
   A out = r.loss + f.map(x, y, y, x, c);
@@ -30,8 +30,9 @@ __global__ void formulas(A* data) {
             rowwise(fm::LogSoftmax<A>{}, x, y) + rowwise(fm::SoftmaxBackward<A>{x}, x, y) +
             rowwise(fm::LogSoftmaxBackward<A>{{x}}, x, y);
   const fm::PointwiseInputs<A> in{x, y, x, y, x};
-  data[3] = fm::BinaryCrossEntropy<A>{}(in).dx + fm::FocalBinaryCrossEntropy<A>{x, y, x, y}(in).dt +
-            fm::LogSigmoid<A>{}(in).value + fm::log(x) + fm::sigmoid(y);
+  const auto loss = [&](const auto& f) { return f(in, f.prepare(x)); };
+  data[3] = loss(fm::BinaryCrossEntropy<A>{}).dx + loss(fm::FocalBinaryCrossEntropy<A>{x, y, x, y}).dt +
+            loss(fm::LogSigmoid<A>{}).value + fm::log(x) + fm::sigmoid(y);
 }
 
 template __global__ void formulas(float*);

@@ -1,6 +1,7 @@
 """The benchmark tool: its table, its statistics and what it writes. Nothing here depends on how long a thing takes."""
 
 import copy
+import json
 import random
 
 import pytest
@@ -222,6 +223,20 @@ class TestDocs:
         page = (tmp_path / "performance.md").read_text()
         assert "cross_entropy against rows, 2 threads: 0 us and bytes at 0.08 GB/s; largest deviation 25%" in page
         assert (tmp_path / f"scaling-{CE}.png").stat().st_size > 1000
+
+    def test_kernels_are_appended(self, tmp_path):
+        at = {"ns": 0.25, "share": [0.9, 0.8, 1.0]}
+        rows = [{"name": "softmax of 10", "dtype": "bfloat16", "bytes": 5e6, "levels": {"avx2": at}}]
+        about = {"machine": {"date": "today"}, "command": "python -m bench.roofline", "threads": 2}
+        kernels = {**about, "levels": ["avx2"], "rows": rows}
+        (tmp_path / "roofline.json").write_text(json.dumps(kernels))
+        document.write(tmp_path / "performance.json", run_of(row("a", STEADY)))
+        (tmp_path / "README.md").write_text(f"{report_docs.BEGIN}\n{report_docs.END}\n")
+        files = (tmp_path / name for name in ("performance.json", "performance.md", "README.md"))
+        report_docs.write(*files, kernels=tmp_path / "roofline.json")
+        page = (tmp_path / "performance.md").read_text()
+        assert "`python -m bench.roofline`, 2 threads, today" in page
+        assert "| softmax of 10 | bfloat16 | 5 | 0.250 | 90% |" in page
 
     @pytest.mark.parametrize("text", ["", report_docs.BEGIN, f"{report_docs.END} {report_docs.BEGIN}"])
     def test_a_text_without_markers_is_refused(self, text):

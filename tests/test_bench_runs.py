@@ -138,6 +138,17 @@ class TestCommand:
         ]  # fmt: skip
         assert curves[0]["values"] == [2, 4, 8]
 
+    def test_the_roofline_has_every_kernel_in_both_types(self, monkeypatch, tmp_path, capsys):
+        roofline = pytest.importorskip("bench.roofline", exc_type=ModuleNotFoundError)
+        monkeypatch.setattr(roofline, "PLAN", SHORT)
+        monkeypatch.setattr(roofline.cases, "__defaults__", (roofline.CLASSES,))
+        monkeypatch.setattr("sys.argv", ["roofline", "--json", str(tmp_path / "r.json")])
+        roofline.main()
+        found = json.loads((tmp_path / "r.json").read_text())
+        assert len(found["rows"]) == 2 * (3 * 6 + 6)
+        assert all(at["ns"] > 0 for row in found["rows"] for at in row["levels"].values())
+        assert "log-softmax backward of 10" in capsys.readouterr().out
+
     def test_regressions_set_the_exit_status(self, monkeypatch, tmp_path):
         document.write(tmp_path / "old.json", run_of(row("a", STEADY)))
         for after, status in ((HALVED, 1), (STEADY, 0)):

@@ -85,6 +85,43 @@ def test_log_softmax(logits, isa):
     assert same_bits(out, torch.ops.fused_ml.log_softmax(logits, 1, logits.dtype))
 
 
+def test_softmax(logits, isa):
+    out = torch.empty_like(logits)
+    raw.softmax(array(logits), array(out), isa=isa)
+    assert same_bits(out, torch.ops.fused_ml.softmax(logits, 1, False, logits.dtype))
+
+
+@pytest.mark.parametrize("name", ["softmax", "log_softmax"])
+def test_activation_backward(name, logits, isa):
+    grad, dx = torch.randn(logits.shape).to(logits.dtype), torch.empty_like(logits)
+    negate = (False,) if name == "softmax" else ()
+    output = getattr(torch.ops.fused_ml, name)(logits, 1, *negate, logits.dtype)
+    getattr(raw, f"{name}_backward")(array(grad), array(output), array(dx), isa=isa)
+    backward = getattr(torch.ops.fused_ml, f"{name}_backward")
+    assert same_bits(dx, backward(grad, output, 1, *negate, logits.dtype))
+
+
+def test_binary_cross_entropy(logits, isa):
+    target, value, dx = torch.rand(logits.shape).to(logits.dtype), *torch.empty(2, *logits.shape, dtype=logits.dtype)
+    raw.binary_cross_entropy(array(logits), array(target), array(value), array(dx), isa=isa)
+    leaf = logits.clone().requires_grad_()
+    losses = fused_ml.nn.functional.binary_cross_entropy_with_logits(leaf, target, reduction="none")
+    losses.sum().backward()
+    assert same_bits(value, losses.detach())
+    assert same_bits(dx, leaf.grad)
+    total = raw.binary_cross_entropy(array(logits), array(target), isa=isa)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits.double(), target.double(), reduction="sum")
+    assert total == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_logsigmoid(logits, isa):
+    value, dx, grad = (torch.randn(logits.shape).to(logits.dtype) for _ in range(3))
+    raw.logsigmoid(array(logits), array(value), isa=isa)
+    raw.logsigmoid(array(logits), grad=array(grad), dx=array(dx), isa=isa)
+    assert same_bits(value, torch.ops.fused_ml.logsigmoid(logits, logits.dtype))
+    assert same_bits(dx, torch.ops.fused_ml.logsigmoid_backward(grad, logits))
+
+
 @pytest.mark.parametrize("numel", [1, 7, 255, 256, 4099, 70_001])
 def test_adam(numel, dtype, isa):
     ours = [torch.randn(numel).to(dtype), torch.randn(numel).to(dtype), *torch.rand(2, numel).to(dtype)]

@@ -1,9 +1,9 @@
 // The pointwise frame: elements of any strides, with an optional sum. No mathematics, no torch.
 //
-// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>: two loops over a piece rather
-// than one, for where a single element's chain of operations is long, those that wait for their turn fill the
-// CPU's scheduler and the units idle. The elements are taken in chunks of kChunk, each with its own partial
-// sum: the same bits for any number of threads.
+// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>: two loops over a piece
+// rather than one, for where a single element's chain of operations is long, those that wait for their turn
+// fill the CPU's scheduler and the units idle. The elements are taken in chunks of kChunk, each with its own
+// partial sum: the same bits for any number of threads.
 #pragma once
 
 #include "../formulas/pointwise_types.h"

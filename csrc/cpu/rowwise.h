@@ -19,8 +19,8 @@
 
 namespace FUSED_ML_NAMESPACE {
 
-// Up to here contiguous rows are transposed into columns: what a row costs beside its classes is then shared by
-// the lanes. 65 classes: 1.35 -> 0.41 ns an element, 256 about the same; log-softmax breaks even at 120.
+// Up to here contiguous rows are transposed into columns: what a row costs beside its classes is then shared
+// by the lanes. 65 classes: 1.35 -> 0.41 ns an element, 256 about the same; log-softmax breaks even at 120.
 template <class A>
 constexpr int64_t kFewClasses = 640 / sizeof(A);
 

@@ -203,8 +203,8 @@ class ColumnLoop {
         FUSED_ML_LANES
         for (int l = 0; l < kStep; ++l) {
           const bool counts = F::kOwn == Own::none || own[l] != at;
-          stage.set(c * kStep + l, formula.term(reference.get(l), step_x[l],
-                                                F::kTwoInputs ? step_y[l] : A(0), counts));
+          stage.set(c * kStep + l,
+                    formula.term(reference.get(l), step_x[l], F::kTwoInputs ? step_y[l] : A(0), counts));
         }
         FUSED_ML_LANES
         for (int l = 0; F::kOwn != Own::none && l < kStep; ++l) {

@@ -111,8 +111,7 @@ class RowLoop {
     Block* states = reinterpret_cast<Block*>(memory + shared);
     const auto each = [&](const auto& body) {
       run_parallel(tasks, kTaskElements / kClassBlock, [&](int64_t begin, int64_t end) {
-        Buffers buffers =
-            buffers_at(
+        Buffers buffers = buffers_at(
             static_cast<A*>(thread_scratch(Scratch::task, (kBuffers + 1) * kClassBlock * sizeof(A))));
         for (int64_t t = begin; t < end; ++t) {
           if (shared) buffers.terms = memory + t / blocks * blocks * kClassBlock;

@@ -1,7 +1,7 @@
 // Terms and their sums, kStep lanes at a time, in two loops over a stage of steps: what comes before the
-// polynomial of each term, then the polynomials and the sums. In one loop the chain of operations from a logit
-// to its sum is so long that operations that wait for their turn fill the CPU's scheduler and its units idle:
-// 13.4 cycles a step of AVX-512 where two loops take 10.0 (AVX2: 28 and 20).
+// polynomial of each term, then the polynomials and the sums. In one loop the chain of operations from a
+// logit to its sum is so long that operations that wait for their turn fill the CPU's scheduler and its units
+// idle: 13.4 cycles a step of AVX-512 where two loops take 10.0 (AVX2: 28 and 20).
 #pragma once
 
 #include "vector_loops.h"

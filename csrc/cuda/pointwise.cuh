@@ -1,9 +1,9 @@
 // The pointwise frame on CUDA: elements of any strides, with an optional sum. No mathematics, no torch.
 //
-// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>. A thread takes runs of kRun elements, a
-// grid apart. Where every operand lies so that runs are 16-byte aligned, kRun is the elements of 16 bytes,
-// and what lies before the first aligned element and after the last whole run is taken one by one; else kRun
-// is 1. Sums are in float64 throughout.
+// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>. A thread takes runs of kRun
+// elements, a grid apart. Where every operand lies so that runs are 16-byte aligned, kRun is the elements of
+// 16 bytes, and what lies before the first aligned element and after the last whole run is taken one by one;
+// else kRun is 1. Sums are in float64 throughout.
 #pragma once
 
 #include "../formulas/pointwise_types.h"

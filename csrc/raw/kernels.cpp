@@ -216,9 +216,7 @@ void define_kernels(py::module_& m) {
   m.def(
       "logsigmoid",
       [](const py::array& x, OptionalArray value, OptionalArray grad, OptionalArray dx,
-         const std::string& isa) {
-        return pointwise(PointwiseOp::logsigmoid, x, {}, grad, value, dx, isa);
-      },
+         const std::string& isa) { return pointwise(PointwiseOp::logsigmoid, x, {}, grad, value, dx, isa); },
       "The values, or with `grad` and `dx` grad times their derivatives.", py::arg("x"),
       py::arg("value") = py::none(), py::arg("grad") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
       py::arg("isa"));
