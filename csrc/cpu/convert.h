@@ -4,6 +4,7 @@
 #pragma once
 
 #include "half_blocks.h"
+#include "vector_loops.h"
 
 namespace FUSED_ML_NAMESPACE {
 
@@ -36,6 +37,34 @@ template <class T, class A>
 void store_strided(const A* __restrict from, int64_t count, T* __restrict to, int64_t step) {
   if (step == 1) return store_run(from, count, to);
   for (int64_t i = 0; i < count; ++i) store(to + i * step, from[i]);
+}
+
+// An output of so many bytes is out of the caches before anyone reads it. It is written past them, in whole
+// lines, which then need not be fetched first.
+constexpr int64_t kPastCaches = int64_t{32} << 20;
+constexpr int64_t kLine = 64;  // bytes
+
+inline bool line_starts_at(const void* p) { return reinterpret_cast<uintptr_t>(p) % kLine == 0; }
+
+// kStep elements, of one line or of several.
+template <class T, class A>
+FUSED_ML_INLINE void store_step_past(const A* __restrict from, T* __restrict to) {
+  alignas(kLine) T step[kStep];
+  FUSED_ML_LANES
+  for (int l = 0; l < kStep; ++l) store(step + l, from[l]);
+#ifdef __SSE2__
+  for (size_t i = 0; i < sizeof(step) / sizeof(__m128i); ++i) {
+    _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, reinterpret_cast<const __m128i*>(step)[i]);
+  }
+#else
+  memcpy(to, step, sizeof(step));
+#endif
+}
+// Between writing so and anyone's reading.
+inline void finish_past() {
+#ifdef __SSE2__
+  _mm_sfence();
+#endif
 }
 
 // Calls body(typed pointer) for memory of an element type whose arithmetic type is A.

@@ -54,6 +54,7 @@ class PointwiseLoop {
       sum += run_piece(i / run, offset, count, piece);
       i += count;
     }
+    finish_past();
     return sum;
   }
 
@@ -73,15 +74,17 @@ class PointwiseLoop {
     A* dx = place(a.dx, outer, offset, piece.dx);
     A* dt = place(a.dt, outer, offset, piece.dt);
     const bool wants_value = a.value.data || a.sum;
-    prepare(in.x, count, ahead_of(outer, offset + count), piece.prepared);
+    const Ahead ahead = ahead_of(outer, offset + count);
+    const Past past{where_past(a.value, offset), where_past(a.dx, offset)};
+    prepare(in.x, count, ahead, piece.prepared);
     if (a.dt.data) {
-      compute<true, true, true>(in, piece.prepared, count, value, dx, dt);
+      compute<true, true, true>(in, piece.prepared, count, ahead, past, value, dx, dt);
     } else if (!a.dx.data) {
-      compute<true, false, false>(in, piece.prepared, count, value, dx, dt);
+      compute<true, false, false>(in, piece.prepared, count, ahead, past, value, dx, dt);
     } else if (wants_value) {
-      compute<true, true, false>(in, piece.prepared, count, value, dx, dt);
+      compute<true, true, false>(in, piece.prepared, count, ahead, past, value, dx, dt);
     } else {
-      compute<false, true, false>(in, piece.prepared, count, value, dx, dt);
+      compute<false, true, false>(in, piece.prepared, count, ahead, past, value, dx, dt);
     }
     put(a.value, outer, offset, count, piece.value);
     put(a.dx, outer, offset, count, piece.dx);
@@ -89,20 +92,28 @@ class PointwiseLoop {
     return a.sum ? sum_of<A>(count, [=](int64_t i) { return value[i]; }) : 0.0;
   }
 
-  // Lines of the next piece to ask for, a step's at a time: those of an operand that does not lie evenly, or
-  // is not there, again and again.
+  // Lines of the next piece to ask for, a step's at a time, the inputs' in the first loop and the outputs' in
+  // the second, so that memory is never idle: those of an operand that does not lie evenly, or is not there,
+  // again and again.
   struct Ahead {
     const char *x, *t, *value, *dx;
     int64_t x_step, t_step, value_step, dx_step;
   };
+  // Outputs that go past the caches, from their buffers and a step at a time: 16777216 BCE gradients into memory
+  // that is there 0.65 -> 0.52 ns an element and thread, and 0.58 where a piece at a time.
+  struct Past {
+    A *value, *dx;
+  };
+  A* where_past(const Elements& e, int64_t offset) const {
+    return past_caches(e) ? static_cast<A*>(const_cast<void*>(e.data)) + offset : nullptr;
+  }
+
   void prepare(const A* x, int64_t count, const Ahead& ahead, A* __restrict prepared) const {
     const F formula = f;
     int64_t i = 0;
     for (; i + kStep <= count; i += kStep) {
       __builtin_prefetch(ahead.x + i * ahead.x_step);
       __builtin_prefetch(ahead.t + i * ahead.t_step);
-      __builtin_prefetch(ahead.value + i * ahead.value_step, 1);
-      __builtin_prefetch(ahead.dx + i * ahead.dx_step, 1);
       FUSED_ML_LANES
       for (int l = 0; l < kStep; ++l) prepared[i + l] = formula.prepare(x[i + l]);
     }
@@ -111,17 +122,29 @@ class PointwiseLoop {
   }
 
   template <bool kValue, bool kDx, bool kDt>
-  void compute(const PointwiseInputs<const A*>& in, const A* prepared, int64_t count, A* __restrict value,
-               A* __restrict dx, A* __restrict dt) const {
+  void compute(const PointwiseInputs<const A*>& in, const A* prepared, int64_t count, const Ahead& ahead,
+               const Past& past, A* __restrict value, A* __restrict dx, A* __restrict dt) const {
     const F formula = f;
     const A *x = in.x, *t = in.t, *w = in.w, *p = in.p, *g = in.g;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < count; ++i) {
+    const auto take = [=](int64_t i) {
       const PointwiseResult<A> r = formula(PointwiseInputs<A>{x[i], t[i], w[i], p[i], g[i]}, prepared[i]);
       if constexpr (kValue) value[i] = r.value;
       if constexpr (kDx) dx[i] = r.dx;
       if constexpr (kDt) dt[i] = r.dt;
+    };
+    int64_t i = 0;
+    for (; i + kStep <= count; i += kStep) {
+      __builtin_prefetch(ahead.value + i * ahead.value_step, 1);
+      __builtin_prefetch(ahead.dx + i * ahead.dx_step, 1);
+      FUSED_ML_LANES
+      for (int l = 0; l < kStep; ++l) take(i + l);
+      if (past.value) store_step_past(value + i, past.value + i);
+      if (past.dx) store_step_past(dx + i, past.dx + i);
     }
+#pragma GCC ivdep
+    for (int64_t j = i; j < count; ++j) take(j);
+    for (int64_t j = i; past.value && j < count; ++j) past.value[j] = value[j];
+    for (int64_t j = i; past.dx && j < count; ++j) past.dx[j] = dx[j];
   }
 
   int64_t position(const Elements& e, int64_t outer, int64_t offset) const {
@@ -133,20 +156,24 @@ class PointwiseLoop {
     return at;
   }
   Ahead ahead_of(int64_t outer, int64_t offset) const {
-    Ahead ahead{};
+    const char* somewhere = static_cast<const char*>(a.x.data);
+    Ahead ahead{somewhere, somewhere, somewhere, somewhere, 0, 0, 0, 0};
     look_ahead(a.x, outer, offset, ahead.x, ahead.x_step);
     look_ahead(a.t, outer, offset, ahead.t, ahead.t_step);
-    look_ahead(a.value, outer, offset, ahead.value, ahead.value_step);
-    look_ahead(a.dx, outer, offset, ahead.dx, ahead.dx_step);
+    if (!past_caches(a.value)) look_ahead(a.value, outer, offset, ahead.value, ahead.value_step);
+    if (!past_caches(a.dx)) look_ahead(a.dx, outer, offset, ahead.dx, ahead.dx_step);
     return ahead;
   }
   void look_ahead(const Elements& e, int64_t outer, int64_t offset, const char*& at, int64_t& bytes) const {
-    at = static_cast<const char*>(a.x.data);
     if (!e.data || step(e) != 1) return;
     bytes = static_cast<int64_t>(bytes_of(e.type));
     at = static_cast<const char*>(e.data) + position(e, outer, offset) * bytes;
   }
   int64_t step(const Elements& e) const { return e.strides[a.dims - 1]; }
+  bool past_caches(const Elements& e) const {
+    return e.data && a.dims == 1 && in_memory(e) && line_starts_at(e.data) &&
+           a.numel * static_cast<int64_t>(sizeof(A)) >= kPastCaches;
+  }
   bool in_memory(const Elements& e) const { return e.type == arithmetic_dtype<A> && step(e) == 1; }
 
   // An operand that is not there keeps the constant its buffer was filled with.
@@ -158,7 +185,7 @@ class PointwiseLoop {
     return buffer;
   }
   A* place(const Elements& e, int64_t outer, int64_t offset, A* buffer) const {
-    if (!e.data || !in_memory(e)) return buffer;
+    if (!e.data || !in_memory(e) || past_caches(e)) return buffer;
     return static_cast<A*>(const_cast<void*>(e.data)) + position(e, outer, offset);
   }
   void put(const Elements& e, int64_t outer, int64_t offset, int64_t count, const A* buffer) const {

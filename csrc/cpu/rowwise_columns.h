@@ -58,6 +58,8 @@ class ColumnLoop {
   const TileMemory<A> memory_of;
   int64_t width, tiles_per_outer, tiles;
 
+  bool exact() const { return a.type == arithmetic_dtype<A>; }
+
   int64_t first_row(int64_t index) const {
     return along_inner ? index / tiles_per_outer * a.inner + index % tiles_per_outer * width : index * width;
   }
@@ -77,7 +79,9 @@ class ColumnLoop {
       Ahead ahead{somewhere, somewhere, somewhere};
       look_ahead(a.x, a.type, next_row + first, ahead.x, ahead.x_step);
       if (F::kTwoInputs) look_ahead(a.y, a.type, next_row + first, ahead.y, ahead.y_step);
-      if (a.out.data) look_ahead(a.out, a.out_type, row + first, ahead.out, ahead.out_step);
+      if (a.out.data && !memory_of.past_caches(a.out)) {
+        look_ahead(a.out, a.out_type, row + first, ahead.out, ahead.out_step);
+      }
       for (int64_t line = 0; line < kStep * a.target_bytes; line += 64) {
         __builtin_prefetch(static_cast<const char*>(a.target) + (next_row + first) * a.target_bytes + line);
       }
@@ -211,13 +215,11 @@ class ColumnLoop {
           own_input[l] = own[l] == at ? step_x[l] : own_input[l];
         }
       }
-      sums.template add<F::kKeepTerms>(stage, here, terms + begin * kStep);
+      sums.template add<F::kKeepTerms>(stage, here, terms + begin * kStep, exact());
     }
-    for (int l = 0; l < kStep; ++l) {
-      r.others[first + l] = sums.sum[l];
-      r.rest[first + l] = sums.rest[l];
-      r.own_input[first + l] = own_input[l];
-    }
+    for (int l = 0; l < kStep; ++l) r.others[first + l] = sums.sum[l];
+    for (int l = 0; l < kStep; ++l) r.rest[first + l] = sums.rest[l];
+    for (int l = 0; l < kStep; ++l) r.own_input[first + l] = own_input[l];
   }
 
   // --- a tile's rows ---

@@ -18,6 +18,15 @@ class TileMemory {
   // Whether each row's classes lie side by side, and the rows at one distance.
   bool evenly_spaced(const Stream& s) const { return s.by_class == 1 && a.inner == a.rows; }
 
+  // Whether an output is written past the caches: lines of rows side by side. 8x21x256x256 with gradient into
+  // memory that is there: 0.73 -> 0.66 ns an element and thread.
+  bool past_caches(const Stream& s) const {
+    const int64_t bytes = bytes_of(a.out_type);
+    const auto lines = [&](int64_t elements) { return elements * bytes % kLine == 0; };
+    return along_inner && a.rows * a.classes * bytes >= kPastCaches && line_starts_at(s.data) &&
+           lines(s.by_class) && lines(s.by_outer) && a.inner % kStep == 0;
+  }
+
   // Rows of an input into a tile; the lanes behind the last row get 0.
   void gather(const Stream& s, const TileRows& t, A* tile, A* scratch) const {
     const int64_t classes = a.classes;
@@ -50,10 +59,18 @@ class TileMemory {
     with_type<A>(a.out_type, s.data, [&](auto* base) {
       if (along_inner) {
         auto* p = base + offset_of(s, t.row);
-        for (int64_t c = 0; c < classes; ++c) {
-          each_step(t, [&](int64_t step, int64_t count) {
-            store_lanes(tile + (step * classes + c) * kStep, count, p + c * s.by_class + step * kStep);
-          });
+        const auto each_class = [&](const auto& store) {
+          for (int64_t c = 0; c < classes; ++c) {
+            each_step(t, [&](int64_t step, int64_t count) {
+              store(tile + (step * classes + c) * kStep, count, p + c * s.by_class + step * kStep);
+            });
+          }
+        };
+        if (past_caches(s)) {
+          each_class([](const A* from, int64_t, auto* to) { store_step_past(from, to); });
+          finish_past();
+        } else {
+          each_class([](const A* from, int64_t count, auto* to) { store_lanes(from, count, to); });
         }
         return;
       }
@@ -85,7 +102,8 @@ class TileMemory {
   template <class T>
   FUSED_ML_INLINE static void load_lanes(const T* __restrict from, int64_t count, A* __restrict to) {
     if (count == kStep) {
-      load_run(from, kStep, to);
+      FUSED_ML_LANES
+      for (int l = 0; l < kStep; ++l) to[l] = load(from + l);
     } else {
       for (int64_t l = 0; l < kStep; ++l) to[l] = l < count ? load(from + l) : A(0);
     }
@@ -93,7 +111,8 @@ class TileMemory {
   template <class T>
   FUSED_ML_INLINE static void store_lanes(const A* __restrict from, int64_t count, T* __restrict to) {
     if (count == kStep) {
-      store_run(from, kStep, to);
+      FUSED_ML_LANES
+      for (int l = 0; l < kStep; ++l) store(to + l, from[l]);
     } else {
       for (int64_t l = 0; l < count; ++l) store(to + l, from[l]);
     }

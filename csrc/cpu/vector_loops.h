@@ -13,6 +13,14 @@ constexpr int kStep = 16;   // lanes that a step of heavier work takes together:
 // unrolls so short a loop before it comes to that.
 #define FUSED_ML_LANES _Pragma("GCC ivdep") _Pragma("GCC unroll 1")
 
+// A local array, as memory of which gcc knows nothing: it would take a small one apart into scalars, and put
+// vectors together from them, and take them apart again, around every loop over them.
+template <class T>
+FUSED_ML_INLINE T* in_memory(T* lanes) {
+  asm("" : "+r"(lanes) : : "memory");
+  return lanes;
+}
+
 // lane[0] = the lanes combined, half with half.
 template <int kLanes, class A, class Combine>
 FUSED_ML_INLINE A fold(A* lane, Combine combine) {
