@@ -59,8 +59,8 @@ class RowwiseTensors {
       STD_TORCH_CHECK(!in_place,
                       "the gradient can be written over the input only where the input's dimensions before "
                       "and after the classes each lie evenly in memory; call without inplace_backward");
-      x = torch::stable::contiguous(x);
-      if (y) y = torch::stable::contiguous(*y);
+      x = as_contiguous(x);
+      if (y) y = as_contiguous(*y);
       STD_TORCH_CHECK(split(), "fused_ml: internal error: rows of an output do not lie evenly in memory");
     }
     a.classes = x.dim() ? x.size(dim) : 1;

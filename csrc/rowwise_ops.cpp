@@ -14,8 +14,7 @@ ScalarType arithmetic_type(const Tensor& t) {
 // `tensor` contiguous and of the arithmetic type, or nothing.
 std::optional<Tensor> as_arithmetic(const std::optional<Tensor>& tensor, ScalarType type) {
   if (!tensor) return std::nullopt;
-  return torch::stable::contiguous(tensor->scalar_type() == type ? *tensor
-                                                                 : torch::stable::to(*tensor, type));
+  return as_contiguous(tensor->scalar_type() == type ? *tensor : torch::stable::to(*tensor, type));
 }
 
 struct CrossEntropyCall {
@@ -101,7 +100,7 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   }
   const std::optional<Tensor> row_weight = as_arithmetic(call.sample_weight, arithmetic);
   const std::optional<Tensor> row_gradient = as_arithmetic(call.grad_output, arithmetic);
-  const Tensor target = distribution ? call.target : torch::stable::contiguous(call.target);
+  const Tensor target = distribution ? call.target : as_contiguous(call.target);
   if (!distribution) {
     a.target = target.const_data_ptr();
     a.target_bytes = element_bytes(target.scalar_type());
@@ -243,7 +242,7 @@ std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target,
                                     const std::optional<Tensor>& weight, int64_t reduction,
                                     int64_t ignore_index) {
   const ScalarType arithmetic = arithmetic_type(input);
-  const Tensor targets = torch::stable::contiguous(target);
+  const Tensor targets = as_contiguous(target);
   const std::optional<Tensor> weights = as_arithmetic(weight, arithmetic);
   RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
   RowwiseCall call = pick_call(RowwiseOp::pick, streams, targets, weights, ignore_index);
@@ -266,12 +265,12 @@ Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const T
                          const std::optional<Tensor>& weight, int64_t ignore_index,
                          const std::optional<Tensor>& total_weight) {
   const ScalarType arithmetic = arithmetic_type(input);
-  const Tensor targets = torch::stable::contiguous(target);
+  const Tensor targets = as_contiguous(target);
   const std::optional<Tensor> weights = as_arithmetic(weight, arithmetic);
   const std::optional<Tensor> by_row = total_weight ? std::nullopt : as_arithmetic(grad_output, arithmetic);
   RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
   Tensor out = streams.new_out(input.scalar_type());
-  torch::stable::zero_(out);
+  if (!out.is_cpu()) torch::stable::zero_(out);  // the CPU's kernel zeroes as it goes
   RowwiseCall call = pick_call(RowwiseOp::pick_backward, streams, targets, weights, ignore_index);
   if (by_row) {
     call.arguments.row_gradient = by_row->const_data_ptr();

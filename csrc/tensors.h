@@ -69,6 +69,11 @@ inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* str
   return tensor;
 }
 
+// The tensor itself where it is contiguous: asking torch takes a third of a microsecond even then.
+inline Tensor as_contiguous(const Tensor& tensor) {
+  return tensor.is_contiguous() ? tensor : torch::stable::contiguous(tensor);
+}
+
 // A fresh contiguous tensor of the shape of `like`.
 inline Tensor empty_contiguous(const Tensor& like, ScalarType type) {
   const auto sizes = like.sizes();

@@ -112,6 +112,7 @@ enum class MultiTensorFormula : int { sgd, sgd_momentum, adam, adam_amsgrad };
 struct Kernels {
   const char* name;
   void (*rowwise)(RowwiseOp, const RowwiseOptions&, const RowwiseArguments&);
+  int64_t (*count_rows)(const RowwiseArguments&, int64_t begin, int64_t end);  // that have a class
   void (*pointwise)(PointwiseOp, const PointwiseOptions&, const PointwiseArguments&);
   void (*multi_tensor_update)(MultiTensorFormula, const MultiTensorArguments&);
   void (*multi_tensor_square_sum)(const MultiTensorArguments&);

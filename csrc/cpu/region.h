@@ -9,7 +9,8 @@ namespace FUSED_ML_NAMESPACE {
 
 extern const Kernels kernels;
 const Kernels kernels = {
-    FUSED_ML_ISA_NAME, rowwise_table, pointwise_table, multi_tensor_update, multi_tensor_square_sum,
+    FUSED_ML_ISA_NAME, rowwise_table,       count_rows,
+    pointwise_table,   multi_tensor_update, multi_tensor_square_sum,
 };
 
 }  // namespace FUSED_ML_NAMESPACE

@@ -30,29 +30,6 @@ int64_t first_bad_row(const RowwiseArguments& a) {
   return 0;
 }
 
-// Of rows [begin, end), how many have a class.
-template <class T>
-int64_t count_rows(const RowwiseArguments& a, int64_t begin, int64_t end) {
-  const T* target = static_cast<const T*>(a.target);
-  int64_t count = 0;
-  for (int64_t row = begin; row < end; ++row) {
-    const int64_t own = target[row];
-    count += static_cast<int64_t>((own != a.ignore_index) & (own >= 0) & (own < a.classes));
-  }
-  return count;
-}
-
-int64_t count_rows(const RowwiseArguments& a, int64_t begin, int64_t end) {
-  switch (a.target_bytes) {
-    case 1:
-      return count_rows<uint8_t>(a, begin, end);
-    case 4:
-      return count_rows<int32_t>(a, begin, end);
-    default:
-      return count_rows<int64_t>(a, begin, end);
-  }
-}
-
 // The sum over rows [begin, end) that count of the weights of row and class, where there are any.
 template <class A>
 double weigh_rows(const RowwiseArguments& a, const A* by_class, const A* by_row, int64_t begin, int64_t end) {
@@ -79,7 +56,7 @@ double sum_of_weights(const RowwiseArguments& a, bool count_class_weights) {
   const auto sum_of_chunk = [&](int64_t chunk) {
     const int64_t first = chunk * kChunk, last = std::min(a.rows, first + kChunk);
     return by_class || by_row ? weigh_rows(a, by_class, by_row, first, last)
-                              : static_cast<double>(count_rows(a, first, last));
+                              : static_cast<double>(kernels().count_rows(a, first, last));
   };
   if (a.rows <= kChunk) return sum_of_chunk(0);
   std::vector<double> sums(divide_up(a.rows, kChunk));

@@ -35,6 +35,24 @@ void run_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseArgum
   }
 }
 
+template <class Index>
+int64_t count_rows(const RowwiseArguments& a, const Index* targets, int64_t begin, int64_t end) {
+  const uint64_t classes = static_cast<uint64_t>(a.classes);
+  const int64_t ignore = a.ignore_index;
+  int64_t count = 0;
+#pragma omp simd reduction(+ : count)
+  for (int64_t row = begin; row < end; ++row) {
+    const int64_t own = static_cast<int64_t>(targets[row]);
+    count += static_cast<int64_t>((own != ignore) & (static_cast<uint64_t>(own) < classes));
+  }
+  return count;
+}
+inline int64_t count_rows(const RowwiseArguments& a, int64_t begin, int64_t end) {
+  if (a.target_bytes == 1) return count_rows(a, static_cast<const uint8_t*>(a.target), begin, end);
+  if (a.target_bytes == 4) return count_rows(a, static_cast<const int32_t*>(a.target), begin, end);
+  return count_rows(a, static_cast<const int64_t*>(a.target), begin, end);
+}
+
 inline void rowwise_table(RowwiseOp op, const RowwiseOptions& options, const RowwiseArguments& a) {
   a.type == DType::float64 ? run_rowwise<double>(op, options, a) : run_rowwise<float>(op, options, a);
 }

@@ -10,28 +10,41 @@ from torch import Tensor
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._cross_entropy_autograd import CrossEntropyInPlace, apply, apply_common, op, run
 from fused_ml.nn._cross_entropy_by_torch import Options, by_torch, stats_of
-from fused_ml.nn._support import CLASS_INDEX, FLOATING, REDUCTIONS, autocast_dtype, plain, resolve_reduction
+from fused_ml.nn._support import (
+    CLASS_INDEX,
+    FLOATING,
+    PLAIN,
+    REDUCTIONS,
+    autocast_dtype,
+    no_transforms,
+    plain,
+    resolve_reduction,
+)
+
+_SUMMED = {name: code for name, code in REDUCTIONS.items() if name != "none"}
 
 
 def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) -> Tensor | None:
     """The common call's loss, or None where it is not so common: a small call's time is mostly Python's.
 
-    What the operator refuses is left to the checks of the general call, and so to torch's own errors.
+    What the operator refuses (devices, layouts, shapes, types) is left to the checks of the general call, and so to
+    torch's own errors.
     """
+    code = _SUMMED.get(reduction)
     if (
-        torch.compiler.is_compiling()
-        or input is None
-        or target is None
-        or not plain(input, target)
+        code is None
+        or torch.compiler.is_compiling()
+        or type(input) not in PLAIN
+        or type(target) is not Tensor
         or target.dtype not in CLASS_INDEX
-        or (reduction != "mean" and reduction != "sum")
+        or not no_transforms()
         or autocast_dtype(input) is not None
     ):
         return None
     try:
         if input.requires_grad and torch.is_grad_enabled():
-            return apply_common(input, target, (reduction, ignore_index))
-        return op(input, target, REDUCTIONS[reduction], ignore_index, False)[0]
+            return apply_common(input, target, (code, ignore_index))
+        return op(input, target, code, ignore_index, False)[0]
     except RuntimeError:
         return None
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn._cross_entropy_by_torch import Options, composite
-from fused_ml.nn._support import REDUCTIONS, applier, scale_gradient
+from fused_ml.nn._support import REDUCTIONS, applier, direct_applier, scale_gradient
 
 op = torch.ops.fused_ml.cross_entropy.default
 op_in_place = torch.ops.fused_ml.cross_entropy_.default
@@ -73,8 +73,8 @@ class ClassCrossEntropy(Function):
 
     @staticmethod
     def forward(ctx, input, target, call):
-        reduction, ignore_index = call
-        loss, grad_input = op(input, target, REDUCTIONS[reduction], ignore_index, True)
+        code, ignore_index = call
+        loss, grad_input = op(input, target, code, ignore_index, True)
         ctx.save_for_backward(input, target, grad_input)
         ctx.call = call
         return loss
@@ -84,12 +84,12 @@ class ClassCrossEntropy(Function):
         input, target, grad_input = ctx.saved_tensors
         if not torch.is_grad_enabled():
             return scale_gradient(grad_input, upstream), None, None
-        reduction, ignore_index = ctx.call
-        options = Options(reduction, ignore_index, 0.0, 0.0, 0.0, input.dtype)
+        code, ignore_index = ctx.call
+        options = Options("mean" if code == REDUCTIONS["mean"] else "sum", ignore_index, 0.0, 0.0, 0.0, input.dtype)
         return _differentiable_backward([input, target, None, None, None], (True, False), options, upstream)[:3]
 
 
-apply_common = applier(ClassCrossEntropy)
+apply_common = direct_applier(ClassCrossEntropy)
 
 
 def _differentiable_backward(inputs: list, needs: tuple, options: Options, upstream: Tensor) -> tuple:

@@ -16,7 +16,8 @@ from fused_ml._library import cuda_problem
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 FLOATING = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 CLASS_INDEX = frozenset({torch.uint8, torch.int32, torch.int64})
-_PLAIN = (Tensor, torch.nn.Parameter)
+_NARROW = frozenset({torch.bfloat16, torch.float16})
+PLAIN = (Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
 _is_compiling = torch.compiler.is_compiling
 _transforms = torch._C._functorch.peek_interpreter_stack
@@ -26,26 +27,36 @@ _keep_graph = torch._C._autograd._get_current_graph_task_keep_graph
 def plain(*tensors: Tensor | None) -> bool:
     """Whether every one is None or a dense tensor that the kernels may read: no subclass, no function transform."""
     for t in tensors:
-        if t is not None and (type(t) not in _PLAIN or not t.is_cpu or t.layout is not _STRIDED):
+        if t is not None and (type(t) not in PLAIN or not t.is_cpu or t.layout is not _STRIDED):
             if not _plain_on_cuda(tensors):
                 return False
             break
-    return _is_compiling() or (_transforms() is None and forward_ad._current_level < 0)
+    return _is_compiling() or no_transforms()
+
+
+def no_transforms() -> bool:
+    """Whether neither a function transform nor forward-mode differentiation is under way."""
+    return _transforms() is None and forward_ad._current_level < 0
 
 
 def _plain_on_cuda(tensors: tuple[Tensor | None, ...]) -> bool:
     there = [t for t in tensors if t is not None]
     return not cuda_problem() and all(
-        type(t) in _PLAIN and t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there
+        type(t) in PLAIN and t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there
     )
+
+
+def direct_applier(function: type[Function]) -> Callable[..., Any]:
+    """As :func:`applier`, for calls that nobody compiles."""
+    return torch._C._FunctionBase.__dict__["apply"].__get__(None, function)
 
 
 def applier(function: type[Function]) -> Callable[..., Any]:
     """``function.apply`` without its Python wrapper, which unwraps what :func:`plain` has ruled out (5 us a call)."""
-    direct = torch._C._FunctionBase.__dict__["apply"].__get__(None, function)
+    direct = direct_applier(function)
 
     def apply(*args: Any) -> Any:
-        return function.apply(*args) if torch.compiler.is_compiling() else direct(*args)
+        return function.apply(*args) if _is_compiling() else direct(*args)
 
     return apply
 
@@ -67,8 +78,7 @@ def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | 
 
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """float32 where torch's autocast would compute a loss of `input` in it, else None."""
-    narrow = input.dtype is torch.bfloat16 or input.dtype is torch.float16
-    return torch.float32 if narrow and torch.is_autocast_enabled(input.device.type) else None
+    return torch.float32 if input.dtype in _NARROW and torch.is_autocast_enabled(input.device.type) else None
 
 
 def scale_gradient(grad: Tensor, upstream: Tensor) -> Tensor:
@@ -76,7 +86,7 @@ def scale_gradient(grad: Tensor, upstream: Tensor) -> Tensor:
 
     In place where nobody will ask for it again, and not at all where upstream is 1.
     """
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return grad * upstream.to(grad.dtype)
     if _keep_graph():
         return grad * upstream
