@@ -33,6 +33,17 @@ def test_maps(shape, dtype):
             assert torch.equal(whole[sample : sample + 1, :, begin:end], expected)
 
 
+@pytest.mark.parametrize("columns", [246005, 246016], ids=["parts of lines", "lines"])
+def test_in_place_between_other_data(columns):
+    buffer = torch.randn(2, 20, 246016 + 64)
+    x, beside = buffer[:, :, :columns], buffer[:, :, columns:].clone()
+    target = torch.randint(20, (2, columns))
+    expected = gradient(x.clone().requires_grad_(), lambda x: F.cross_entropy(x, target, reduction="sum"))
+    torch.ops.fused_ml.cross_entropy_(x, target, 2, -100)
+    assert torch.equal(x, expected)
+    assert torch.equal(buffer[:, :, columns:], beside)
+
+
 @pytest.mark.parametrize("shift", [0, 1], ids=["lines", "between lines"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=name_of)
 def test_elements(dtype, shift):
