@@ -27,6 +27,17 @@ FUSED_ML_INLINE void store_run(const A* __restrict from, int64_t count, T* __res
 }
 inline void store_run(const float* from, int64_t count, Half* to) { narrow(from, count, to); }
 
+// kStep elements: as vectors, where gcc would call memmove, or build them from scalars.
+template <class From, class To>
+FUSED_ML_INLINE void copy_step(const From* __restrict from, To* __restrict to) {
+  if constexpr (std::is_same_v<From, To>) {
+    __builtin_memcpy(to, from, kStep * sizeof(To));
+  } else {
+    FUSED_ML_LANES
+    for (int l = 0; l < kStep; ++l) store(to + l, load(from + l));
+  }
+}
+
 template <class T, class A>
 void load_strided(const T* __restrict from, int64_t step, int64_t count, A* __restrict to) {
   if (step == 1) return load_run(from, count, to);
@@ -50,8 +61,7 @@ inline bool line_starts_at(const void* p) { return reinterpret_cast<uintptr_t>(p
 template <class T, class A>
 FUSED_ML_INLINE void store_step_past(const A* __restrict from, T* __restrict to) {
   alignas(kLine) T step[kStep];
-  FUSED_ML_LANES
-  for (int l = 0; l < kStep; ++l) store(step + l, from[l]);
+  copy_step(from, step);
 #ifdef __SSE2__
   for (size_t i = 0; i < sizeof(step) / sizeof(__m128i); ++i) {
     _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, reinterpret_cast<const __m128i*>(step)[i]);

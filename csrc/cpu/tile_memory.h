@@ -102,8 +102,7 @@ class TileMemory {
   template <class T>
   FUSED_ML_INLINE static void load_lanes(const T* __restrict from, int64_t count, A* __restrict to) {
     if (count == kStep) {
-      FUSED_ML_LANES
-      for (int l = 0; l < kStep; ++l) to[l] = load(from + l);
+      copy_step(from, to);
     } else {
       for (int64_t l = 0; l < kStep; ++l) to[l] = l < count ? load(from + l) : A(0);
     }
@@ -111,8 +110,7 @@ class TileMemory {
   template <class T>
   FUSED_ML_INLINE static void store_lanes(const A* __restrict from, int64_t count, T* __restrict to) {
     if (count == kStep) {
-      FUSED_ML_LANES
-      for (int l = 0; l < kStep; ++l) store(to + l, from[l]);
+      copy_step(from, to);
     } else {
       for (int64_t l = 0; l < count; ++l) store(to + l, from[l]);
     }

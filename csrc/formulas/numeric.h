@@ -230,11 +230,11 @@ struct ExpBelow {
   FUSED_ML_INLINE Reduced<A> operator()(A x, bool counts = true) const {
     using K = Constants<A>;
     const A y = x - base;
-    const A z = select(y < low, low, y);
-    const A shifted = (z - top) * K::log2e + K::round_magic;
+    const A shifted = (y - top) * K::log2e + K::round_magic;
     const A n = shifted - magic;
-    const A t = ((z - n * K::ln2_hi) - f) - n * K::ln2_lo;
-    return {t, select((y < low) | !counts, A(0), power_of_two(shifted))};
+    const A t = ((y - n * K::ln2_hi) - f) - n * K::ln2_lo;
+    const bool zero = y < low;  // whatever came out for it
+    return {select(zero, A(0), t), select(zero | !counts, A(0), power_of_two(shifted))};
   }
 };
 
@@ -303,12 +303,11 @@ FUSED_ML_INLINE A log1p_nonnegative(A u) {
 template <class A>
 FUSED_ML_INLINE A exp_nonpositive(A x) {
   using K = Constants<A>;
-  const A clamped = select(x < K::exp_low, K::exp_low, x);
-  const A shifted = clamped * K::log2e + K::round_magic;
+  const A shifted = x * K::log2e + K::round_magic;
   const A n = shifted - K::round_magic;
-  const A t = (clamped - n * K::ln2_hi) - n * K::ln2_lo;
+  const A t = (x - n * K::ln2_hi) - n * K::ln2_lo;
   const A p = (exp_tail(t) * (t * t) + t) + A(1);
-  return select(x < K::exp_low, A(0), p * power_of_two(shifted));
+  return select(x < K::exp_low, A(0), p * power_of_two(shifted));  // whatever came out below it
 }
 
 // log(1 + u) for u in [0, 1], <= 1.43 ulp: one range for all, since where two were told apart by conditional
