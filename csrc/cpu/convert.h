@@ -32,6 +32,10 @@ template <class From, class To>
 FUSED_ML_INLINE void copy_step(const From* __restrict from, To* __restrict to) {
   if constexpr (std::is_same_v<From, To>) {
     __builtin_memcpy(to, from, kStep * sizeof(To));
+  } else if constexpr (std::is_same_v<From, Half>) {
+    widen(from, kStep, to);
+  } else if constexpr (std::is_same_v<To, Half> && std::is_same_v<From, float>) {
+    narrow(from, kStep, to);
   } else {
     FUSED_ML_LANES
     for (int l = 0; l < kStep; ++l) store(to + l, load(from + l));
@@ -90,11 +94,14 @@ FUSED_ML_INLINE void with_type(DType type, const void* data, const Body& body) {
   }
 }
 
+// Of a row's first class, in elements.
+inline int64_t offset_of(const Stream& s, int64_t inner, int64_t row) {
+  // Mostly there is one outer index: a division takes longer than a line of floats.
+  const int64_t outer = row < inner ? 0 : row / inner;
+  return outer * s.by_outer + (row - outer * inner) * s.by_inner;
+}
 inline const char* element(const Stream& s, DType type, int64_t inner, int64_t row) {
-  const int64_t outer =
-      row < inner ? 0 : row / inner;  // mostly: a division takes longer than a line of floats
-  return static_cast<const char*>(s.data) +
-         (outer * s.by_outer + (row - outer * inner) * s.by_inner) * static_cast<int64_t>(bytes_of(type));
+  return static_cast<const char*>(s.data) + offset_of(s, inner, row) * static_cast<int64_t>(bytes_of(type));
 }
 
 }  // namespace FUSED_ML_NAMESPACE

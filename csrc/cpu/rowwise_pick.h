@@ -6,7 +6,6 @@ namespace FUSED_ML_NAMESPACE {
 template <class A>
 class PickLoop {
   using Rows = LaneRows<NoReference, A>;
-  using Class = typename Rows::Class;
 
  public:
   explicit PickLoop(const RowwiseArguments& arguments) : a(arguments), tasks(divide_up(a.rows, kTaskRows)) {}
@@ -58,14 +57,10 @@ class PickLoop {
     }
   }
 
-  int64_t offset_of(const Stream& s, int64_t row) const {
-    return row / a.inner * s.by_outer + row % a.inner * s.by_inner;
-  }
-
   // The loads of a piece's rows wait for memory together, and for no sum.
   template <class T>
   double pick(const TileRows& t, const Rows& r, const T* base) const {
-    const T* x = base + offset_of(a.x, t.row);
+    const T* x = base + offset_of(a.x, a.inner, t.row);
     A losses[kTileRows];
     for (int64_t l = 0; l < t.rows; ++l) {
       const bool there = r.own[l] != Rows::kNoClass;
@@ -80,7 +75,7 @@ class PickLoop {
   // Zeros, and what lies among them while it is in the cache.
   template <class T>
   void place(const TileRows& t, const Rows& r, T* base) const {
-    T* out = base + offset_of(a.out, t.row);
+    T* out = base + offset_of(a.out, a.inner, t.row);
     if (a.out.by_class == 1) {
       const int64_t row_bytes = a.classes * static_cast<int64_t>(sizeof(T));
       const int64_t together = a.out.by_inner == a.classes ? divide_up(kZeroBytes, row_bytes) : 1;

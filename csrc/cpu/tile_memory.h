@@ -32,7 +32,7 @@ class TileMemory {
     const int64_t classes = a.classes;
     with_type<A>(a.type, s.data, [&](auto* base) {
       if (along_inner) {
-        const auto* p = base + offset_of(s, t.row);
+        const auto* p = base + offset_of(s, a.inner, t.row);
         for (int64_t c = 0; c < classes; ++c) {
           each_step(t, [&](int64_t step, int64_t count) {
             load_lanes(p + c * s.by_class + step * kStep, count, tile + (step * classes + c) * kStep);
@@ -58,7 +58,7 @@ class TileMemory {
     const int64_t classes = a.classes;
     with_type<A>(a.out_type, s.data, [&](auto* base) {
       if (along_inner) {
-        auto* p = base + offset_of(s, t.row);
+        auto* p = base + offset_of(s, a.inner, t.row);
         const auto each_class = [&](const auto& store) {
           for (int64_t c = 0; c < classes; ++c) {
             each_step(t, [&](int64_t step, int64_t count) {
@@ -87,10 +87,6 @@ class TileMemory {
   const bool along_inner;
 
   bool contiguous(const Stream& s) const { return evenly_spaced(s) && s.by_inner == a.classes; }
-
-  int64_t offset_of(const Stream& s, int64_t row) const {
-    return row / a.inner * s.by_outer + row % a.inner * s.by_inner;
-  }
 
   template <class Body>
   FUSED_ML_INLINE void each_step(const TileRows& t, const Body& body) const {
