@@ -106,6 +106,7 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
     a.target_bytes = element_bytes(target.scalar_type());
   }
   a.ignore_index = call.ignore_index;
+  a.exact_sums = call.loss_dtype == arithmetic || call.stats;
   if (weight) a.class_weight = weight->const_data_ptr();
   if (row_weight) a.row_weight = row_weight->const_data_ptr();
   if (row_gradient) a.row_gradient = row_gradient->const_data_ptr();
@@ -140,6 +141,7 @@ Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::option
   if (x.numel() == 0) return out;
   RowwiseCall run{"softmax", op, {}, streams.arguments()};
   run.options.sign = negate ? -1 : 1;
+  run.arguments.exact_sums = dtype == arithmetic_type(x);
   run_rowwise(x, run);
   return out;
 }

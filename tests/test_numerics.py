@@ -67,6 +67,23 @@ def test_confident_rows_of_random_logits(shape, dtype, device):
     assert_within_ulps(gradient, expected.gradient.gather(1, target[:, None].cpu()), limit, "gradient")
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=name_of)
+@pytest.mark.parametrize("shape", [(500, 10), (300, 64), (100, 1000), (4, 21, 100)], ids=str)
+def test_float32_loss_of_16_bit_logits(shape, dtype, device, on_cuda):
+    """Right in float32's last place, or nearly: the logits are what they are."""
+    x = (3 * torch.randn(shape, device=device)).to(dtype)
+    target = torch.randint(shape[1], (shape[0], *shape[2:]), device=device)
+    x.scatter_(1, target[: shape[0] // 2, None], 12)
+    loss, stats = F.cross_entropy(x, target, reduction="none", out_dtype=torch.float32, return_stats=True)
+    alone = F.cross_entropy(x, target, reduction="none", out_dtype=torch.float32)
+    wide = x.double().cpu()
+    expected = torch.nn.functional.cross_entropy(wide, target.cpu(), reduction="none")
+    limit = 4 if on_cuda else 1
+    assert_within_ulps(loss, expected, limit, "loss")
+    assert_within_ulps(alone, expected, limit, "loss without statistics")
+    assert_within_ulps(stats.lse, torch.logsumexp(wide, 1), limit, "log-sum-exp")
+
+
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
 @pytest.mark.parametrize("gap", [5.5, 9.0])
 def test_confident_rows_of_log_softmax(gap, dtype, device):

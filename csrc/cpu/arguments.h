@@ -19,6 +19,8 @@ struct RowwiseArguments {
   DType type, out_type;    // of x and y; of out and out2
   Stream x, y, out, out2;  // data == nullptr: not there, or not wanted
   bool in_place = false;   // out lies over x
+  bool exact_sums =
+      true;  // of terms; false: rounded to A here and there, where no result needs A's last bits
   // The row's own class, its weights, and the scale of its gradient; A is the arithmetic type.
   const void* target = nullptr;  // [rows], uint8, int32 or int64 by target_bytes
   int target_bytes = 0;

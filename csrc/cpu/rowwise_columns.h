@@ -58,8 +58,6 @@ class ColumnLoop {
   const TileMemory<A> memory_of;
   int64_t width, tiles_per_outer, tiles;
 
-  bool exact() const { return a.type == arithmetic_dtype<A>; }
-
   int64_t first_row(int64_t index) const {
     return along_inner ? index / tiles_per_outer * a.inner + index % tiles_per_outer * width : index * width;
   }
@@ -215,7 +213,7 @@ class ColumnLoop {
           own_input[l] = own[l] == at ? step_x[l] : own_input[l];
         }
       }
-      sums.template add<F::kKeepTerms>(stage, here, terms + begin * kStep, exact());
+      sums.template add<F::kKeepTerms>(stage, here, terms + begin * kStep, a.exact_sums);
     }
     for (int l = 0; l < kStep; ++l) r.others[first + l] = sums.sum[l];
     for (int l = 0; l < kStep; ++l) r.rest[first + l] = sums.rest[l];

@@ -42,7 +42,6 @@ class RowLoop {
   struct Buffers {
     A *x, *map_x, *y, *out, *terms;
   };
-  bool exact() const { return a.type == arithmetic_dtype<A>; }
   bool row_of_terms() const { return F::kKeepTerms && a.out.data; }
   int64_t term_elements() const { return row_of_terms() ? blocks * kClassBlock : kClassBlock; }
 
@@ -229,7 +228,7 @@ class RowLoop {
         s.own_term = static_cast<double>(own.value) + static_cast<double>(own.rest);
         stage.drop(left_out - first);
       }
-      sums.template add<F::kKeepTerms>(stage, divide_up(here, kStep), terms + first, exact());
+      sums.template add<F::kKeepTerms>(stage, divide_up(here, kStep), terms + first, a.exact_sums);
       if (F::kKeepTerms && has_own) terms[left_out] = own.value;  // another block may have the row's
     }
     for (int l = 0; l < kStep; ++l) sums.sum[l] += static_cast<double>(sums.rest[l]);

@@ -64,8 +64,9 @@ void run(const Kernels& kernels, RowwiseOp op, const RowwiseArguments& a) {
 }
 
 // logits, gradient: [rows, classes]; target, loss: [rows]
+// exact: as the operator whose loss is of the arithmetic type, not of the logits'
 void cross_entropy(const py::array& logits, const Array<int64_t>& target, OptionalArray loss,
-                   OptionalArray gradient, const std::string& isa) {
+                   OptionalArray gradient, bool exact, const std::string& isa) {
   const Kernels& kernels = kernels_at(isa);
   RowwiseArguments a = arguments_of(logits);
   check(target.ndim() == 1 && target.size() == a.rows, "a target for each row");
@@ -75,6 +76,7 @@ void cross_entropy(const py::array& logits, const Array<int64_t>& target, Option
   a.target_bytes = sizeof(int64_t);
   a.ignore_index = -100;
   a.bad_row = &bad_row;
+  a.exact_sums = exact || arithmetic(a.type) == a.type;
   if (loss) {
     check(loss->ndim() == 1 && loss->size() == a.rows && dtype_of(*loss) == arithmetic(a.type),
           "a loss for each row, of the arithmetic type");
@@ -90,6 +92,7 @@ void cross_entropy(const py::array& logits, const Array<int64_t>& target, Option
 void activate(RowwiseOp op, const py::array& x, py::array& out, const std::string& isa) {
   RowwiseArguments a = arguments_of(x);
   set_out(a, x, out);
+  a.exact_sums = a.out_type == arithmetic(a.type);
   run(kernels_at(isa), op, a);
 }
 
@@ -101,6 +104,7 @@ void activate_backward(RowwiseOp op, const py::array& grad, const py::array& out
   check(dtype_of(output) == a.type, "gradient and output of one type");
   a.y = rows_of(output);
   set_out(a, grad, out);
+  a.exact_sums = a.out_type == arithmetic(a.type);
   run(kernels_at(isa), op, a);
 }
 
@@ -199,7 +203,7 @@ void sgd(py::array param, py::array grad, OptionalArray momentum_buffer, const s
 void define_kernels(py::module_& m) {
   m.def("cross_entropy", cross_entropy, "Plain cross entropy by row, and the gradient of its sum.",
         py::arg("logits"), py::arg("target"), py::arg("loss") = py::none(), py::arg("gradient") = py::none(),
-        py::kw_only(), py::arg("isa"));
+        py::kw_only(), py::arg("exact") = false, py::arg("isa"));
   define_activation<RowwiseOp::softmax>(m, "softmax");
   define_activation<RowwiseOp::log_softmax>(m, "log_softmax");
   define_activation_backward<RowwiseOp::softmax_backward>(m, "softmax_backward");
