@@ -48,6 +48,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--quick", action="store_true", help="small sizes, built-in peers, under a minute, floors not judged")
     add("--only", default="", metavar="PATTERN", help="rows whose name contains this pattern")
+    add("--headline", action="store_true", help="the README's rows alone")
     add(
         "--list",
         action="store_true",
@@ -59,11 +60,14 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     add("--scaling", action="store_true", help="time against size and threads instead, and the fit of the byte model")
     add("--keep-memory", action="store_true", help="glibc keeps what is freed: no page faults, for torch nor for us")
     add("--json", type=Path, metavar="FILE", help="write medians, intervals and ratios")
+    add("--update", action="store_true", help="keep the rows of --json FILE that are not timed anew, and say so in it")
     add("--markdown", type=Path, metavar="FILE", help="write the tables as Markdown")
     add("--plot", type=Path, metavar="FILE.png", help="draw roofline, ratios and times; --scaling: FILE-<operator>.png")
     add("--compare", type=Path, metavar="OLD.json", help="tell what became slower since; exit status 1 if a row did")
     add("--margin", type=float, default=compare.MARGIN, help="of --compare, beyond the interval (default: %(default)s)")
     options = parser.parse_args(argv)
+    if options.update and not (options.json and options.json.exists()):
+        parser.error("--update: expected --json with the file of an earlier run")
     options.peers = options.peers or (peers.BUILT_IN if options.quick else peers.NAMES)
     return options
 
@@ -142,7 +146,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the benchmarks; 1 if a row failed or, with ``--compare``, became slower, whatever the floors say."""
     argv = sys.argv[1:] if argv is None else argv
     options = _arguments(argv)
-    chosen = cases.select(options.quick, options.only, not options.no_compile)
+    chosen = cases.select(options.quick, options.only, not options.no_compile, options.headline)
     if not chosen and not options.scaling:
         print(f"no row matches {options.only!r}; python -m bench --list names them", file=sys.stderr)
         return 1
@@ -154,12 +158,17 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         old = document.read(options.compare) if options.compare else None
+        kept = document.read(options.json) if options.update else None
     except (OSError, ValueError) as problem:
-        print(f"--compare: {problem}", file=sys.stderr)
+        print(f"--compare, --update: {problem}", file=sys.stderr)
+        return 2
+    if kept and (differ := document.differences(kept["machine"], machine.describe())):
+        print(f"--update: expected the machine and software of {options.json}; they differ: {'; '.join(differ)}",
+              file=sys.stderr)  # fmt: skip
         return 2
     found = _measure(options, chosen, argv)
     (scaling.show if options.scaling else report.show)(console, found)
-    _write(options, found)
+    _write(options, document.updated(kept, found) if kept else found)
     regressed = old is not None and compare.show(console, old, found, options.margin)
     return 1 if regressed or any(row["error"] for row in found["rows"]) else 0
 

@@ -232,14 +232,14 @@ def _quick(case: Case) -> Case:
     return replace(case, shape=case.quick_shape, floors={}, compiled=compiled)
 
 
-def select(quick: bool = False, only: str = "", compiled: bool = True) -> list[Case]:
-    """The rows whose label contains the shell pattern `only`, in their small form if `quick`."""
+def select(quick: bool = False, only: str = "", compiled: bool = True, headline: bool = False) -> list[Case]:
+    """The rows whose label contains the shell pattern `only`, in their small form if `quick`; the README's alone."""
     chosen = [_quick(case) for case in CASES if case.quick_shape] if quick else CASES
     pattern = f"*{only.lower()}*"
     return [
         replace(case, compiled=case.compiled and compiled)
         for case in chosen
-        if fnmatch.fnmatchcase(case.label.lower(), pattern)
+        if fnmatch.fnmatchcase(case.label.lower(), pattern) and (case.headline or not headline)
     ]
 
 

@@ -1,10 +1,10 @@
 """The record of a run: plain data, as it is written to JSON, from which all tables, plots and comparisons are made.
 
-``{"format", "command", "machine", "peers", "bandwidth", "rows", "scaling"}``. A row has `label`, `threads`, the case's
-fields, `ms` and the 95 % interval `ms_interval` of ours, `peers_ms`, and `ratios`: for each peer and for a plain copy
-of as many bytes (``copy``) its time / ours as ``[value, low, high]``. `floors` holds the promises, `differs`,
-`skipped`, `warnings`, `others_busy`, `busy` and `error` what there is to know besides. A row that failed has neither
-times nor ratios.
+``{"format", "command", "machine", "peers", "bandwidth", "rows", "scaling", "updates"}``. `updates` are the later runs
+that some rows are of: command, date and number of rows. A row has `label`, `threads`, the case's fields, `ms` and the
+95 % interval `ms_interval` of ours, `peers_ms`, and `ratios`: for each peer and for a plain copy of as many bytes
+(``copy``) its time / ours as ``[value, low, high]``. `floors` holds the promises, `differs`, `skipped`, `warnings`,
+`others_busy`, `busy` and `error` what there is to know besides. A row that failed has neither times nor ratios.
 """
 
 from __future__ import annotations
@@ -82,7 +82,26 @@ def document(command: str, machine: Record, peers: Mapping[str, str], bandwidth:
         "bandwidth": list(bandwidth),
         "rows": list(rows),
         "scaling": list(scaling),
+        "updates": [],
     }
+
+
+def differences(about: Record, other: Record) -> list[str]:
+    """In what two machines, or their software, differ."""
+    keys = ("cpu", "cpus", "torch", "fused_ml", "isa", "python", "environment")
+    return [f"{key}: {about[key]} and {other[key]}" for key in keys if about[key] != other[key]]
+
+
+def updated(old: Record, new: Record) -> dict[str, Any]:
+    """`old` with the rows of `new` in place of its own, and what brought them among its updates."""
+
+    def name(row: Record) -> tuple[str, int]:
+        return row["label"], row["threads"]
+
+    again = {name(row): row for row in new["rows"]}
+    rows = [again.pop(name(row), row) for row in old["rows"]]
+    update = {"command": new["command"], "date": new["machine"]["date"], "rows": len(new["rows"])}
+    return {**old, "rows": [*rows, *again.values()], "updates": [*old.get("updates", []), update]}
 
 
 def write(path: Path, found: Record) -> None:

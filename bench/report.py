@@ -104,6 +104,8 @@ def head(found: Record) -> list[str]:
         f"({about['isa']}), Python {about['python']}, {about['date']}",
         f"Command: {found['command']}",
     ]
+    for update in found.get("updates", []):
+        texts.append(f"{update['rows']} rows again, {update['date']}: {update['command']}")
     if about["environment"]:
         texts.append("Environment: " + " ".join(f"{name}={value}" for name, value in about["environment"].items()))
     if found["peers"]:

@@ -110,8 +110,10 @@ def headline(found: Record) -> str:
     copies = next(line for line in report.head(found) if line.startswith(f"Copy, {report.threads_of(threads)}"))
     intro = (
         f"`{found['command']}` on {about['cpu']}, {report.threads_of(threads)}, torch {about['torch']}, "
-        f"fused_ml {about['fused_ml']} ({about['isa']}), {about['date']}. {copies}."
+        f"fused_ml {about['fused_ml']} ({about['isa']}), {about['date']}"
     )
+    again = [f"some rows again with `{update['command']}`, {update['date']}" for update in found.get("updates", [])]
+    intro = f"{'; '.join([intro, *again])}. {copies}."
     parts = [intro, report.table(rows), report.LEGEND, "What is not faster, or misses the floor that we set:"]
     more = "Every row, and how to read them: [docs/performance.md](docs/performance.md)."
     return "\n\n".join([*parts, *_losses([row for row in rows if not row["error"]]), more])

@@ -155,6 +155,29 @@ class TestCommand:
             monkeypatch.setattr(command, "_measure", lambda *_, after=after: run_of(row("a", after)))
             assert command.main(["--compare", str(tmp_path / "old.json")]) == status
 
+    def test_rows_timed_anew_replace_their_own(self, monkeypatch, tmp_path, capsys):
+        path = tmp_path / "run.json"
+        monkeypatch.setattr(command.machine, "describe", lambda: run_of()["machine"])
+        document.write(path, run_of(row("a", HALVED), row("b", HALVED), row("a", HALVED, 1)))
+        new = run_of(row("a", STEADY), row("c", STEADY))
+        monkeypatch.setattr(command, "_measure", lambda *_: {**new, "command": "again"})
+        assert command.main(["--json", str(path), "--update"]) == 0
+        found = document.read(path)
+        ratios = {(row["label"], row["threads"]): row["ratios"] for row in found["rows"]}
+        assert ratios == {("a", 2): STEADY, ("b", 2): HALVED, ("a", 1): HALVED, ("c", 2): STEADY}
+        assert found["updates"] == [{"command": "again", "date": "2020-02-02", "rows": 2}]
+        assert "2 rows again, 2020-02-02: again" in "\n".join(report.head(found))
+
+        monkeypatch.setattr(command.machine, "describe", lambda: {**run_of()["machine"], "torch": "3"})
+        assert command.main(["--json", str(path), "--update"]) == 2
+        assert "torch: 2 and 3" in capsys.readouterr().err
+        assert document.read(path) == found
+
+    def test_an_update_needs_a_run(self, tmp_path, capsys):
+        with pytest.raises(SystemExit):
+            command.main(["--json", str(tmp_path / "none.json"), "--update"])
+        assert "the file of an earlier run" in capsys.readouterr().err
+
     def test_what_is_no_run_is_refused(self, tmp_path, capsys):
         (tmp_path / "old.json").write_text(json.dumps({"rows": []}))
         assert command.main(["--compare", str(tmp_path / "old.json")]) == 2
