@@ -27,8 +27,8 @@ _SUMMED = {name: code for name, code in REDUCTIONS.items() if name != "none"}
 def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) -> Tensor | None:
     """The common call's loss, or None where it is not so common: a small call's time is mostly Python's.
 
-    What the operator refuses (devices, layouts, shapes, types) is left to the checks of the general call, and so to
-    torch's own errors.
+    What the operator refuses (layouts, shapes, types) is left to the checks of the general call, and so to torch's own
+    errors.
     """
     code = _SUMMED.get(reduction)
     if (
@@ -37,7 +37,7 @@ def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) ->
         or type(input) not in PLAIN
         or type(target) is not Tensor
         or target.dtype not in CLASS_INDEX
-        or not no_transforms()
+        or not (no_transforms() if input.is_cpu and target.is_cpu else plain(input, target))
         or autocast_dtype(input) is not None
     ):
         return None
