@@ -25,4 +25,7 @@ struct RowwiseCall {
 // loss and gradient are NaN.
 void run_rowwise(const Tensor& input, RowwiseCall& call);
 
+// Whether the device's pick_backward writes the zeros itself, or expects them.
+extern const bool kPickBackwardZeroes;
+
 }  // namespace fused_ml

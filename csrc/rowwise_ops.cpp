@@ -272,7 +272,7 @@ Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const T
   const std::optional<Tensor> by_row = total_weight ? std::nullopt : as_arithmetic(grad_output, arithmetic);
   RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
   Tensor out = streams.new_out(input.scalar_type());
-  if (!out.is_cpu()) torch::stable::zero_(out);  // the CPU's kernel zeroes as it goes
+  if (!kPickBackwardZeroes) torch::stable::zero_(out);
   RowwiseCall call = pick_call(RowwiseOp::pick_backward, streams, targets, weights, ignore_index);
   if (by_row) {
     call.arguments.row_gradient = by_row->const_data_ptr();

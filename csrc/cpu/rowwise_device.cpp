@@ -79,6 +79,8 @@ double denominator_of(const RowwiseCall& call) {
 
 }  // namespace
 
+const bool kPickBackwardZeroes = true;
+
 void run_rowwise(const Tensor&, RowwiseCall& call) {
   RowwiseArguments& a = call.arguments;
   const double denominator = denominator_of(call);

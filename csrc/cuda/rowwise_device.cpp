@@ -43,6 +43,8 @@ double set_denominator(RowwiseCall& call, const Tensor& input, RowwiseTask& task
 
 }  // namespace
 
+const bool kPickBackwardZeroes = false;
+
 void run_rowwise(const Tensor& input, RowwiseCall& call) {
   const OnDeviceOf device(input);
   RowwiseTask task;
