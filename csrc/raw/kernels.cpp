@@ -104,7 +104,6 @@ void activate_backward(RowwiseOp op, const py::array& grad, const py::array& out
   check(dtype_of(output) == a.type, "gradient and output of one type");
   a.y = rows_of(output);
   set_out(a, grad, out);
-  a.exact_sums = a.out_type == arithmetic(a.type);
   run(kernels_at(isa), op, a);
 }
 
