@@ -1,6 +1,7 @@
-"""Build of the two compiled libraries: PyTorch's stable ABI, no Python C-API, so one wheel serves every Python.
+"""Build of the compiled libraries: PyTorch's stable ABI and Python's limited API, so one wheel serves every Python.
 
 `_cpu` holds every schema and is always built; `_cuda` is built where there is a CUDA toolkit, whatever torch is here.
+`_gather` is the only one that knows Python; without it (a free-threaded Python) the package takes a longer way.
 The variables that steer it are listed in docs/building.md.
 """
 
@@ -95,6 +96,11 @@ def cuda_library(root: Path) -> tuple[Extension, dict]:
     return extension, {"toolkit": toolkit, "architectures": re.split("[; ]+", wanted)}
 
 
+def python_module() -> Extension:
+    return Extension("fused_ml._gather", ["csrc/python/gather.cpp"], language="c++", py_limited_api=True,
+                     extra_compile_args={"cxx": FLAGS}, include_dirs=cpp.include_paths())  # fmt: skip
+
+
 class BuildLibraries(cpp.BuildExtension):
     """Says what is built; keeps the libraries' objects apart; writes the CUDA library's facts beside it."""
 
@@ -108,6 +114,10 @@ class BuildLibraries(cpp.BuildExtension):
         if not self.facts:
             library.unlink(missing_ok=True)  # of an earlier build
         library.with_name("_cuda.json").write_text(json.dumps(self.facts) + "\n")
+
+    def get_ext_filename(self, fullname: str) -> str:
+        name = super().get_ext_filename(fullname)  # a Python without the limited API must not find the module
+        return name.replace("_gather.so", "_gather.abi3.so")
 
     def build_extension(self, ext: Extension) -> None:
         base, self.build_temp = self.build_temp, os.path.join(self.build_temp, ext.name)
@@ -128,7 +138,7 @@ class PlatformWheel(bdist_wheel):
 
 if __name__ == "__main__":  # bench/raw/_build.py reads FLAGS
     sources = sorted(str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp"))
-    modules = [library("_cpu", sources, {"cxx": [*FLAGS, TARGET]}, [], cpp.include_paths())]
+    modules = [library("_cpu", sources, {"cxx": [*FLAGS, TARGET]}, [], cpp.include_paths()), python_module()]
     root, kernels = find_toolkit()
     if root:
         cuda, facts = cuda_library(root)

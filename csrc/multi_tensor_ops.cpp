@@ -92,8 +92,13 @@ int64_t multi_tensor_bind(int64_t plan, std::vector<Tensor> params, std::vector<
   return find(plan)->bind(params, std::move(grads));
 }
 
-bool multi_tensor_bind_in_place(int64_t plan, std::vector<int64_t> addresses, std::vector<Tensor> grads) {
-  return find(plan)->bind_in_place(addresses, std::move(grads));
+bool multi_tensor_rebind(int64_t plan, const Tensor& views) {
+  const bool bytes = views.is_cpu() && views.is_contiguous() && views.scalar_type() == ScalarType::Byte;
+  STD_TORCH_CHECK(bytes && views.numel() % (2 * sizeof(TensorView)) == 0,
+                  "views: expected the bytes of TensorViews on the CPU, two for each parameter; got ",
+                  views.numel(), " elements");
+  return find(plan)->rebind(static_cast<const TensorView*>(views.data_ptr()),
+                            views.numel() / (2 * sizeof(TensorView)));
 }
 
 Tensor multi_tensor_square_sum(int64_t plan) { return square_sum(*find(plan)); }

@@ -8,7 +8,11 @@ namespace fused_ml {
 
 namespace {
 
-// By the C functions themselves: this runs for every parameter and gradient at every step.
+int64_t item_size(ScalarType type) {
+  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
+}
+
+// By the C functions themselves: this runs for every parameter and gradient of a bind.
 bool same(const Tensor& tensor, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
   int64_t dims = 0;
   int64_t *now = nullptr, *now_strides = nullptr;
@@ -20,6 +24,19 @@ bool same(const Tensor& tensor, const std::vector<int64_t>& sizes, const std::ve
          std::equal(strides.begin(), strides.end(), now_strides);
 }
 
+bool same(const TensorView& view, const std::vector<int64_t>& sizes, const std::vector<int64_t>& strides) {
+  if (static_cast<size_t>(view.dims) != sizes.size()) return false;
+  for (size_t d = 0; d < sizes.size(); ++d) {  // one or two dimensions as a rule: a memcmp takes longer
+    if (view.sizes[d] != sizes[d] || view.strides[d] != strides[d]) return false;
+  }
+  return true;
+}
+
+bool of_type(const TensorView& view, ScalarType type) {
+  const auto expected = type == ScalarType::BFloat16 ? TensorView::bfloat : TensorView::floating;
+  return view.type == expected && view.bits == 8 * item_size(type) && view.lanes == 1;
+}
+
 bool fused_type(ScalarType type) {
   return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
          type == ScalarType::Half;
@@ -29,10 +46,6 @@ bool strided(const Tensor& tensor) {
   int32_t layout = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_layout(tensor.get(), &layout));
   return layout == aoti_torch_layout_strided();
-}
-
-int64_t item_size(ScalarType type) {
-  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
 }
 
 }  // namespace
@@ -52,7 +65,10 @@ void Plan::Item::count_on_host() {
 Plan::Plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> steps,
            const std::vector<int64_t>& groups, const std::vector<int64_t>& states_of,
            const std::vector<int64_t>& flags)
-    : like_(like), items_(groups.size()) {
+    : like_(like),
+      device_(like.is_cpu() ? TensorView::cpu : TensorView::cuda),
+      device_index_(like.is_cpu() ? 0 : like.get_device_index()),
+      items_(groups.size()) {
   STD_TORCH_CHECK(states_of.size() == groups.size() && flags.size() == groups.size(),
                   "groups, states_of and flags: one number for each parameter");
   STD_TORCH_CHECK(steps.empty() || steps.size() == groups.size(), "steps: one for each parameter, or none");
@@ -76,17 +92,23 @@ const Tensor& Plan::operand(const Item& item, int k, const Tensor& param, const 
   return k == 0 ? param : k == 1 ? grad : item.states[k - 2];
 }
 
-bool Plan::as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const {
+bool Plan::as_last_seen(const Item& item, const Tensor& param, const Tensor& grad) const {
   return item.known && param.data_ptr() == item.operands[0] && param.scalar_type() == item.scalar_type &&
-         same(param, item.sizes, item.strides[0]) && gradient_as_last_seen(item, grad);
+         same(param, item.sizes, item.strides[0]) && lies_on_device_of(grad, like_) && strided(grad) &&
+         grad.scalar_type() == item.scalar_type && same(grad, item.sizes, item.strides[1]) &&
+         states_as_last_seen(item);
 }
 
-// And the states.
-bool Plan::gradient_as_last_seen(Item& item, const Tensor& grad) const {
-  if (!lies_on_device_of(grad, like_) || !strided(grad) || grad.scalar_type() != item.scalar_type)
-    return false;
-  if (!same(grad, item.sizes, item.strides[1])) return false;
-  item.operands[1] = grad.data_ptr();
+bool Plan::as_last_seen(const Item& item, const TensorView& param, const TensorView& grad) const {
+  const auto here = [&](const TensorView& view) {
+    return view.device == device_ && view.device_index == device_index_ && of_type(view, item.scalar_type);
+  };
+  return item.known && param.address() == item.operands[0] && here(param) &&
+         same(param, item.sizes, item.strides[0]) && here(grad) && same(grad, item.sizes, item.strides[1]) &&
+         (grad.data || item.numel == 0) && states_as_last_seen(item);
+}
+
+bool Plan::states_as_last_seen(const Item& item) const {
   // `state.data = ...` moves a state to other memory; a state that kept its memory kept its shape and type.
   for (int k = 0; k < item.states_count; ++k) {
     if (item.states[k].data_ptr() != item.operands[2 + k]) return false;
@@ -135,7 +157,6 @@ Problem Plan::look_at(Item& item, const Tensor& param, const Tensor& grad) const
   item.scalar_type = param.scalar_type();
   item.state_scalar_type = item.states_count ? item.states[0].scalar_type() : item.scalar_type;
   item.numel = param.numel();
-  item.contiguous = param.is_contiguous();
   const auto sizes = param.sizes();
   item.sizes.assign(sizes.begin(), sizes.end());
   for (int k = 0; k < 2 + item.states_count; ++k) {
@@ -251,26 +272,28 @@ int64_t Plan::bind(const std::vector<Tensor>& params, std::vector<Tensor> grads)
                   items_.size(), " parameters; got ", params.size(), " and ", grads.size(), " gradients");
   bool changed = launches_.empty();
   for (size_t i = 0; i < items_.size(); ++i) {
-    if (as_last_seen(items_[i], params[i], grads[i])) continue;
+    if (as_last_seen(items_[i], params[i], grads[i])) {
+      items_[i].operands[1] = grads[i].data_ptr();
+      continue;
+    }
     const Problem problem = look_at(items_[i], params[i], grads[i]);
     if (problem != Problem::none) return static_cast<int64_t>(problem) + 16 * static_cast<int64_t>(i);
     changed = true;
   }
   if (changed) group_launches();
   grads_ = std::move(grads);
+  bound_ = true;
   return 0;
 }
 
-bool Plan::bind_in_place(const std::vector<int64_t>& addresses, std::vector<Tensor> grads) {
-  if (launches_.empty() || addresses.size() != items_.size() || grads.size() != items_.size()) return false;
+bool Plan::rebind(const TensorView* views, int64_t parameters) {
+  if (launches_.empty() || static_cast<size_t>(parameters) != items_.size()) return false;
   for (size_t i = 0; i < items_.size(); ++i) {
-    Item& item = items_[i];
-    if (!item.known || !item.contiguous || reinterpret_cast<int64_t>(item.operands[0]) != addresses[i]) {
-      return false;
-    }
-    if (!gradient_as_last_seen(item, grads[i])) return false;
+    const TensorView &param = views[2 * i], &grad = views[2 * i + 1];
+    if (!as_last_seen(items_[i], param, grad)) return false;
+    items_[i].operands[1] = grad.address();
   }
-  grads_ = std::move(grads);
+  bound_ = true;
   return true;
 }
 
@@ -291,7 +314,7 @@ void Plan::check(MultiTensorFormula few, const std::vector<double>& options, int
 }
 
 std::vector<Plan::Launch>& Plan::launches() {
-  STD_TORCH_CHECK(grads_.size() == items_.size(), "the plan has no gradients: bind them before every run");
+  STD_TORCH_CHECK(bound_, "the plan has no gradients: bind them before every run");
   for (Launch& launch : launches_) {
     for (size_t n = 0; n < launch.items.size(); ++n) {
       const Item& item = items_[launch.items[n]];
@@ -306,6 +329,7 @@ std::vector<Plan::Launch>& Plan::launches() {
 
 void Plan::finish(bool skipped) {
   grads_.clear();
+  bound_ = false;
   if (skipped) return;
   for (Item& item : items_) item.first = false;
 }

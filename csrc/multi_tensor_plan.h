@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "tensor_view.h"
 #include "torch_api.h"
 
 namespace fused_ml {
@@ -33,7 +34,7 @@ class Plan {
     void* operands[kMultiTensorOperands] = {};
     void* step_data = nullptr;
     ScalarType scalar_type = ScalarType::Undefined, state_scalar_type = ScalarType::Undefined;
-    bool double_step = false, contiguous = false;
+    bool double_step = false;
     std::vector<int64_t> sizes, strides[kMultiTensorOperands];
     int64_t numel = 0;
     std::unique_ptr<StridedLayout> layout;
@@ -64,11 +65,11 @@ class Plan {
   // nothing may be run.
   int64_t bind(const std::vector<Tensor>& params, std::vector<Tensor> grads);
 
-  // The same for contiguous parameters, known by their addresses, that lie where they were at the last bind:
-  // unpacking lists of tensors is what a step over small ones spends most of its time on. False: not so, or
-  // they were not contiguous, or a gradient is unlike the last one; then nothing may be run, but bind may
-  // tell more.
-  bool bind_in_place(const std::vector<int64_t>& addresses, std::vector<Tensor> grads);
+  // The same by views, of parameter 0, gradient 0, parameter 1 ...: unpacking lists of tensors is what a step
+  // over small ones spends most of its time on. The gradients must live until the step is done. False: there
+  // is more that has changed since the last bind than where the gradients lie; then nothing may be run, and
+  // bind can tell what.
+  bool rebind(const TensorView* views, int64_t parameters);
 
   // Raises unless every item has the states, the step count and the options of its formula.
   void check(MultiTensorFormula few, const std::vector<double>& options, int64_t options_of_group) const;
@@ -87,8 +88,9 @@ class Plan {
   static constexpr int kMaxStates = kMultiTensorOperands - 2;
 
   const Tensor& operand(const Item& item, int k, const Tensor& param, const Tensor& grad) const;
-  bool as_last_seen(Item& item, const Tensor& param, const Tensor& grad) const;
-  bool gradient_as_last_seen(Item& item, const Tensor& grad) const;
+  bool as_last_seen(const Item& item, const Tensor& param, const Tensor& grad) const;
+  bool as_last_seen(const Item& item, const TensorView& param, const TensorView& grad) const;
+  bool states_as_last_seen(const Item& item) const;
   Problem look_at(Item& item, const Tensor& param, const Tensor& grad) const;
   Problem check(const Item& item, const Tensor& param, const Tensor& grad) const;
   Problem look_at_step(Item& item) const;
@@ -97,10 +99,11 @@ class Plan {
   void group_launches();
 
   Tensor like_;
+  int32_t device_, device_index_;  // as in a TensorView
   std::vector<Item> items_;
   std::vector<Launch> launches_;
-  std::vector<Tensor>
-      grads_;  // alive from bind to run: they may be copies that the dispatcher made for the call
+  bool bound_ = false;
+  std::vector<Tensor> grads_;  // alive from bind to run: they may be copies that the dispatcher made
 };
 
 }  // namespace fused_ml

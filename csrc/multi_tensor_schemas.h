@@ -14,7 +14,7 @@ void define_plan_operators(Library& m) {
       "int[] flags) -> int");
   m.def("multi_tensor_free(int plan) -> ()");
   m.def("multi_tensor_bind(int plan, Tensor[] params, Tensor[] grads) -> int");
-  m.def("multi_tensor_bind_in_place(int plan, int[] addresses, Tensor[] grads) -> bool");
+  m.def("multi_tensor_rebind(int plan, Tensor views) -> bool");
   m.def("multi_tensor_square_sum(int plan) -> Tensor");
   m.def(
       "sgd_run(int plan, float[] options, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor? "
@@ -30,7 +30,7 @@ void implement_plan_operators(Library& m) {
   m.impl("multi_tensor_plan", TORCH_BOX(&multi_tensor_plan));
   m.impl("multi_tensor_free", TORCH_BOX(&multi_tensor_free));
   m.impl("multi_tensor_bind", TORCH_BOX(&multi_tensor_bind));
-  m.impl("multi_tensor_bind_in_place", TORCH_BOX(&multi_tensor_bind_in_place));
+  m.impl("multi_tensor_rebind", TORCH_BOX(&multi_tensor_rebind));
   m.impl("multi_tensor_square_sum", TORCH_BOX(&multi_tensor_square_sum));
   m.impl("sgd_run", TORCH_BOX(&sgd_run));
   m.impl("adam_run", TORCH_BOX(&adam_run));

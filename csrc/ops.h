@@ -56,7 +56,7 @@ int64_t multi_tensor_plan(const Tensor& like, std::vector<Tensor> states, std::v
                           std::vector<int64_t> flags);
 void multi_tensor_free(int64_t plan);
 int64_t multi_tensor_bind(int64_t plan, std::vector<Tensor> params, std::vector<Tensor> grads);
-bool multi_tensor_bind_in_place(int64_t plan, std::vector<int64_t> addresses, std::vector<Tensor> grads);
+bool multi_tensor_rebind(int64_t plan, const Tensor& views);
 Tensor multi_tensor_square_sum(int64_t plan);
 std::vector<Tensor> sgd_run(int64_t plan, std::vector<double> options, std::optional<Tensor> grad_scale,
                             std::optional<Tensor> found_inf, std::optional<Tensor> square_sum,

@@ -12,6 +12,7 @@ from optim_cases import (
 
 import fused_ml
 import fused_ml.optim
+from fused_ml.optim import _plan
 
 # Whatever changes between two steps is noticed.
 
@@ -55,6 +56,13 @@ def reload(o):
 
 def other_options(o):
     o.param_groups[0].update(lr=0.02, weight_decay=0.1, maximize=True)
+
+
+@pytest.fixture(autouse=True, params=["short way", "long way"])
+def way(request, monkeypatch):
+    """As where the limited API is missing: gradients are handed over one by one, at every step."""
+    if request.param == "long way":
+        monkeypatch.setattr(_plan, "gather", None)
 
 
 @pytest.mark.parametrize(

@@ -153,19 +153,23 @@ class FusedStep(Optimizer):
         return self._skipped
 
     def _update(self) -> None:
-        params = [p for group in self.param_groups for p in group["params"]]
-        with torch.no_grad():
-            plan = self._bound_plan(params)
-            if plan is not None:
-                self._run_plan(plan)
-        if plan is None and not self._found_inf():
+        kinds = [self._kind(group) for group in self.param_groups]
+        plan = next(reversed(self._plans.values()), None)  # of the last step
+        grads = None if plan is None else plan.rebind(self.param_groups, kinds, self.state)
+        if grads is None:
+            plan = self._bound_plan(kinds)
+        if plan is not None:
+            self._run_plan(plan)
+        elif not self._found_inf():
             torch_step(self)
 
     def _run_plan(self, plan: Plan) -> None:
         if plan.on_cuda and "capturable" in self.defaults:
             self._check_capture()
-        given = ((name, getattr(self, name, None)) for name in ("grad_scale", "found_inf"))
-        numbers = {name: value for name, value in given if value is not None}
+        numbers = {}
+        for name in ("grad_scale", "found_inf"):
+            if (value := getattr(self, name, None)) is not None:
+                numbers[name] = value
         if self._max_grad_norm is not None:
             numbers["square_sum"] = plan.square_sum()
         options = [option for group in self.param_groups for option in self._options(group)]
@@ -186,14 +190,14 @@ class FusedStep(Optimizer):
         check = getattr(self, "_accelerator_graph_capture_health_check", None)
         (check or self._cuda_graph_capture_health_check)()  # torch 2.12 and older
 
-    def _bound_plan(self, params: list[Tensor]) -> Plan | None:
-        """The plan for these parameters, bound to their gradients; None if the step has to be torch's."""
+    @torch.no_grad()
+    def _bound_plan(self, kinds: list[int]) -> Plan | None:
+        """The plan for what has a gradient now, bound to it; None if the step has to be torch's."""
+        params = [p for group in self.param_groups for p in group["params"]]
         grads: list[Any] = list(map(_grad_of, params))
         absent = bytes(map(is_, grads, repeat(None)))
-        kinds = [self._kind(group) for group in self.param_groups]
-        plan = self._plans.get(absent)
-        if plan is None or not plan.holds(params, kinds, self.state):
-            self._plans.pop(absent, None)
+        plan = self._plans.pop(absent, None)
+        if plan is None or not plan.holds(params, grads, kinds, self.state):
             plan = self._new_plan(params, absent, kinds)
             if plan is None:
                 return None
@@ -201,7 +205,6 @@ class FusedStep(Optimizer):
             grads = list(compress(grads, map(not_, absent)))
         problem, index = plan.bind(grads)
         if problem is not Problem.none:
-            self._plans.pop(absent, None)
             self._decline(problem, plan, index)
             return None
         self._plans[absent] = plan
@@ -231,7 +234,7 @@ class FusedStep(Optimizer):
         if reason := unsuitable(state for entry in entries for state in entry.states):
             self._warn(reason)
             return None
-        return Plan(params, active, kinds, groups, entries)
+        return Plan(params, absent, kinds, groups, entries)
 
     # Steps that are torch's.
 

@@ -16,9 +16,15 @@ from torch.nn import Parameter
 from fused_ml._fallback import no_kernel_for
 from fused_ml._library import cuda_problem
 
+try:
+    from fused_ml._gather import gather
+except ImportError:  # a Python without the limited API; the step then takes the long way
+    gather = None  # type: ignore[assignment]
+
 _FIRST, _HOST_STEP = 1, 2  # csrc/multi_tensor_plan.h's StateFlag
 _PLAIN_TYPES = (Tensor, Parameter)
-_END = (object(),)
+_GRADIENTS = {*_PLAIN_TYPES, type(None)}
+_VIEW_BYTES = 48  # of a csrc/tensor_view.h
 _FLOATS = {float}
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
@@ -71,8 +77,8 @@ def unsuitable(tensors: Iterable[Any]) -> str | None:
 
 
 def _values(state: dict[Any, Any]) -> chain[Any]:
-    """Every object in the state of every parameter, then an end mark."""
-    return chain(chain.from_iterable(map(dict.values, state.values())), _END)
+    """Every object in the state of every parameter."""
+    return chain.from_iterable(map(dict.values, state.values()))
 
 
 def _identical(a: Sequence[Any], b: Sequence[Any]) -> bool:
@@ -87,7 +93,6 @@ class Part:
         self.active = [plan.active[i] for i in indices]
         self.indices = indices
         self.operators = ops = operators_for(device)
-        self._bind, self._bind_in_place = ops.multi_tensor_bind.default, ops.multi_tensor_bind_in_place.default
         entries = [plan.entries[i] for i in indices]
         self.number: int = ops.multi_tensor_plan(
             torch.empty(0, device=device),
@@ -97,15 +102,16 @@ class Part:
             [len(entry.states) for entry in entries],
             [_FIRST * entry.first + _HOST_STEP * (entry.step is not None and on_host(entry.step)) for entry in entries],
         )
+        self.views = torch.empty(2 * _VIEW_BYTES * len(indices), dtype=torch.uint8)
         weakref.finalize(self, ops.multi_tensor_free, self.number).atexit = False
 
     def bind(self, grads: list[Tensor]) -> int:
         """0, or a Problem + 16 times the number of the parameter among those of this device."""
-        if all(map(Tensor.is_contiguous, self.active)):
-            addresses = list(map(Tensor.data_ptr, self.active))
-            if self._bind_in_place(self.number, addresses, grads):
-                return 0
-        return self._bind(self.number, self.active, grads)
+        return self.operators.multi_tensor_bind.default(self.number, self.active, grads)
+
+    def rebind(self) -> bool:
+        """Bind what `views` say of parameters and gradients, if nothing has changed but the gradients' addresses."""
+        return self.operators.multi_tensor_rebind.default(self.number, self.views)
 
     def run(self, operator: str, options: list[float], **arguments: Any) -> list[Tensor]:
         """A step, by the library's operator of this name."""
@@ -126,13 +132,14 @@ class Plan:
     def __init__(
         self,
         params: list[Tensor],
-        active: list[Tensor],
+        absent: bytes,
         kinds: list[int],
         groups: list[int],
         entries: list[ParameterState],
     ) -> None:
         self.params = params  # of all groups
-        self.active = active  # those of them with a gradient
+        self.absent = absent  # 1 for each of them without a gradient
+        self.active = active = [p for p, missing in zip(params, absent, strict=True) if not missing]
         self.kinds = kinds  # what each group asks of the formula
         self.groups = groups  # the number of each active parameter's group
         self.entries = entries
@@ -166,16 +173,27 @@ class Plan:
         self.committed = True
         self.waits = self._counts_on_host
         entries = [entry for entry in state.values() if isinstance(entry, dict)]
-        self.state_values = [value for entry in entries for value in entry.values()] + list(_END)
+        self.state_values = [value for entry in entries for value in entry.values()]
 
-    def holds(self, params: list[Tensor], kinds: list[int], state: dict[Any, Any]) -> bool:
-        """Whether every object is still the one that was planned with."""
-        if kinds != self.kinds or not _identical(params, self.params):
+    def holds(self, params: list[Tensor], grads: list[Any], kinds: list[int], state: dict[Any, Any]) -> bool:
+        """Whether every object but the gradients is still the one that was planned with, and those are plain."""
+        if kinds != self.kinds or not _identical(params, self.params) or not _GRADIENTS.issuperset(map(type, grads)):
             return False
         try:
-            return all(map(is_, _values(state), self.state_values))
+            return _identical(list(_values(state)), self.state_values)
         except TypeError:  # someone keeps an object of their own among the states: a new plan at every step
             return False
+
+    def rebind(self, groups: list[dict[str, Any]], kinds: list[int], state: dict[Any, Any]) -> list[Tensor] | None:
+        """Hand over the gradients of a step that differs from this plan's last one in nothing but their addresses.
+
+        None: it differs in more, and nothing is done; or the gradients, which must live until the step is done.
+        """
+        if gather is None or not self.committed or kinds != self.kinds or len(self.parts) != 1:
+            return None
+        part = self.parts[0]
+        grads = gather(groups, self.params, self.absent, state, self.state_values, part.views.data_ptr())
+        return grads if grads is not None and part.rebind() else None
 
     def bind(self, grads: list[Tensor]) -> tuple[Problem, int]:
         """Hand over this step's gradients; what stands in the way of the step, and at which parameter."""
@@ -207,8 +225,9 @@ class Plan:
             return []
         plain = [0.0 if isinstance(option, Tensor) else option for option in options]
         reports = []
-        for part in self.parts:
-            arguments: dict[str, Any] = {name: part.here(number) for name, number in numbers.items()}
-            arguments |= {"max_norm": max_norm, "numbers": [part.here(options[i]) for i in places], "places": places}
-            reports.append(part.run(operator, plain, **arguments))
+        with torch.no_grad():
+            for part in self.parts:
+                arguments: dict[str, Any] = {name: part.here(number) for name, number in numbers.items()}
+                arguments |= {"max_norm": max_norm, "numbers": [part.here(options[i]) for i in places]}
+                reports.append(part.run(operator, plain, places=places, **arguments))
         return reports[0]
