@@ -85,6 +85,11 @@ Plan::Plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> s
     item.group = groups[i];
     item.first = flags[i] & kFirst;
     item.host_step = flags[i] & kHostStep;
+    groups_ = std::max(groups_, item.group + 1);
+    fewest_states_ = std::min(fewest_states_, item.states_count);
+    most_states_ = std::max(most_states_, item.states_count);
+    counted_ &= item.step.has_value();
+    first_ |= item.first;
   }
 }
 
@@ -265,15 +270,30 @@ void Plan::group_launches() {
   }
   std::stable_sort(launches_.begin(), launches_.end(),
                    [](const Launch& a, const Launch& b) { return a.wave < b.wave; });
+  for (Launch& launch : launches_) {
+    for (size_t n = 0; n < launch.items.size(); ++n) {
+      Item& item = items_[launch.items[n]];
+      item.entry = &launch.entries[n];
+      std::copy(std::begin(item.operands), std::end(item.operands), item.entry->operands);
+      item.entry->numel = item.numel;
+      item.entry->layout = item.layout.get();
+    }
+  }
+}
+
+void Plan::set_gradient(Item& item, void* address) {
+  item.operands[1] = address;
+  if (item.entry) item.entry->operands[1] = address;
 }
 
 int64_t Plan::bind(const std::vector<Tensor>& params, std::vector<Tensor> grads) {
   STD_TORCH_CHECK(params.size() == items_.size() && grads.size() == items_.size(), "the plan is for ",
                   items_.size(), " parameters; got ", params.size(), " and ", grads.size(), " gradients");
-  bool changed = launches_.empty();
+  bool changed = !grouped_;
+  grouped_ = bound_ = false;
   for (size_t i = 0; i < items_.size(); ++i) {
     if (as_last_seen(items_[i], params[i], grads[i])) {
-      items_[i].operands[1] = grads[i].data_ptr();
+      set_gradient(items_[i], grads[i].data_ptr());
       continue;
     }
     const Problem problem = look_at(items_[i], params[i], grads[i]);
@@ -282,56 +302,46 @@ int64_t Plan::bind(const std::vector<Tensor>& params, std::vector<Tensor> grads)
   }
   if (changed) group_launches();
   grads_ = std::move(grads);
-  bound_ = true;
+  grouped_ = bound_ = true;
   return 0;
 }
 
 bool Plan::rebind(const TensorView* views, int64_t parameters) {
-  if (launches_.empty() || static_cast<size_t>(parameters) != items_.size()) return false;
+  bound_ = false;
+  if (!grouped_ || static_cast<size_t>(parameters) != items_.size()) return false;
   for (size_t i = 0; i < items_.size(); ++i) {
     const TensorView &param = views[2 * i], &grad = views[2 * i + 1];
     if (!as_last_seen(items_[i], param, grad)) return false;
-    items_[i].operands[1] = grad.address();
+    set_gradient(items_[i], grad.address());
   }
   bound_ = true;
   return true;
 }
 
 void Plan::check(MultiTensorFormula few, const std::vector<double>& options, int64_t options_of_group) const {
-  int64_t groups = 0;
-  for (const Item& item : items_) {
-    groups = std::max(groups, item.group + 1);
-    if (few == MultiTensorFormula::sgd) {
-      STD_TORCH_CHECK(item.states_count <= 1, "SGD has one state at most; got ", item.states_count);
-    } else {
-      STD_TORCH_CHECK(item.step && (item.states_count == 2 || item.states_count == 3),
-                      "Adam has a step count and 2 states, or 3 with AMSGrad; got ", item.states_count);
-    }
+  if (few == MultiTensorFormula::sgd) {
+    STD_TORCH_CHECK(most_states_ <= 1, "SGD has one state at most; got ", most_states_);
+  } else {
+    STD_TORCH_CHECK(items_.empty() || (counted_ && fewest_states_ >= 2 && most_states_ <= 3),
+                    "Adam has a step count and 2 states, or 3 with AMSGrad; got ", fewest_states_, " to ",
+                    most_states_);
   }
-  STD_TORCH_CHECK(static_cast<int64_t>(options.size()) >= groups * options_of_group, "expected ",
-                  options_of_group, " options for each group, ", groups, " groups at least; got ",
+  STD_TORCH_CHECK(static_cast<int64_t>(options.size()) >= groups_ * options_of_group, "expected ",
+                  options_of_group, " options for each group, ", groups_, " groups at least; got ",
                   options.size(), " numbers");
 }
 
 std::vector<Plan::Launch>& Plan::launches() {
   STD_TORCH_CHECK(bound_, "the plan has no gradients: bind them before every run");
-  for (Launch& launch : launches_) {
-    for (size_t n = 0; n < launch.items.size(); ++n) {
-      const Item& item = items_[launch.items[n]];
-      MultiTensorEntry& entry = launch.entries[n];
-      std::copy(std::begin(item.operands), std::end(item.operands), entry.operands);
-      entry.numel = item.numel;
-      entry.layout = item.layout.get();
-    }
-  }
   return launches_;
 }
 
 void Plan::finish(bool skipped) {
   grads_.clear();
   bound_ = false;
-  if (skipped) return;
+  if (skipped || !first_) return;
   for (Item& item : items_) item.first = false;
+  first_ = false;
 }
 
 }  // namespace fused_ml

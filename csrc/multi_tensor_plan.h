@@ -38,6 +38,7 @@ class Plan {
     std::vector<int64_t> sizes, strides[kMultiTensorOperands];
     int64_t numel = 0;
     std::unique_ptr<StridedLayout> layout;
+    MultiTensorEntry* entry = nullptr;  // its place in a launch
 
     double host_count() const;  // of steps
     void count_on_host();
@@ -49,8 +50,8 @@ class Plan {
     DType type, state_type;
     int64_t wave;
     std::vector<size_t> items;
-    std::vector<MultiTensorEntry> entries;  // without constants
-    std::vector<int64_t> first_granule;     // and past the last
+    std::vector<MultiTensorEntry> entries;
+    std::vector<int64_t> first_granule;  // and past the last
   };
 
   // like: any tensor on the device. states: the states of parameter 0, then those of 1 ...; steps: one a
@@ -75,7 +76,7 @@ class Plan {
   void check(MultiTensorFormula few, const std::vector<double>& options, int64_t options_of_group) const;
 
   // The bound tensors; raises if there are none.
-  std::vector<Launch>& launches();
+  std::vector<Launch>& launches();  // of entries without constants
   std::vector<Item>& items() { return items_; }
   const Tensor& like() const { return like_; }
 
@@ -97,12 +98,16 @@ class Plan {
   static Problem lay_out(Item& item);
   std::vector<int64_t> waves() const;
   void group_launches();
+  static void set_gradient(Item& item, void* address);
 
   Tensor like_;
   int32_t device_, device_index_;  // as in a TensorView
   std::vector<Item> items_;
+  int64_t groups_ = 0;  // more than the largest number of one
+  int fewest_states_ = kMaxStates, most_states_ = 0;
+  bool counted_ = true, first_ = false;  // all have a step count; some have new states
   std::vector<Launch> launches_;
-  bool bound_ = false;
+  bool grouped_ = false, bound_ = false;  // the launches are those of the items; the gradients this step's
   std::vector<Tensor> grads_;  // alive from bind to run: they may be copies that the dispatcher made
 };
 

@@ -217,3 +217,41 @@ def test_gather_counts_references():
         gathered(arguments, absent=b"\0\1")
     after = [sys.getrefcount(x) for x in watched]
     assert all(abs(b - a) < 20 for a, b in zip(before, after, strict=True))
+
+
+def plan_of(states):
+    ops = _plan.operators_for(states[0].device)
+    count = len(states)
+    return ops, ops.multi_tensor_plan(states[0].new_empty(0), states, [], [0] * count, [1] * count, [0] * count)
+
+
+OPTIONS = [0.5, 0.0, 0.0, 0.0, 0.0, 0.0]  # SGD: lr and five zeros; its one state is then the gradient
+
+
+def test_a_plan_that_declined_can_be_bound_again():
+    states = [torch.zeros(3), torch.zeros(5)]
+    ops, plan = plan_of(states)
+    params, grads = [torch.zeros(3), torch.zeros(5)], [torch.ones(3), torch.ones(5)]
+    assert ops.multi_tensor_bind(plan, params, grads) == 0
+    states[0].data = torch.zeros(4097)  # the first is another one now, and the second unfit
+    params[0], grads[0] = torch.zeros(4097), torch.ones(4097)
+    assert ops.multi_tensor_bind(plan, params, [grads[0], torch.ones(6)]) == _plan.Problem.shape + 16
+    with pytest.raises(RuntimeError, match="bind them before every run"):
+        ops.sgd_run(plan, OPTIONS)
+    assert ops.multi_tensor_bind(plan, params, grads) == 0
+    ops.sgd_run(plan, OPTIONS)
+    assert all((p == -0.5).all() for p in params)
+    with pytest.raises(RuntimeError, match="bind them before every run"):
+        ops.sgd_run(plan, OPTIONS)
+    ops.multi_tensor_free(plan)
+
+
+def test_views_are_checked():
+    ops, plan = plan_of([torch.zeros(3)])
+    for views in (torch.empty(95, dtype=torch.uint8), torch.empty(96), torch.empty(192, dtype=torch.uint8)[::2]):
+        with pytest.raises(RuntimeError, match="expected the bytes of TensorViews"):
+            ops.multi_tensor_rebind(plan, views)
+    assert not ops.multi_tensor_rebind(plan, torch.zeros(96, dtype=torch.uint8))  # nothing was bound before
+    assert ops.multi_tensor_bind(plan, [torch.zeros(3)], [torch.ones(3)]) == 0
+    assert not ops.multi_tensor_rebind(plan, torch.zeros(192, dtype=torch.uint8))  # of two parameters
+    ops.multi_tensor_free(plan)
