@@ -67,7 +67,7 @@ FUSED_ML_INLINE void store_step_past(const A* __restrict from, T* __restrict to)
   alignas(kLine) T step[kStep];
   copy_step(from, step);
 #ifdef __SSE2__
-  for (size_t i = 0; i < sizeof(step) / sizeof(__m128i); ++i) {
+  for (size_t i = 0; i < kStep * sizeof(T) / sizeof(__m128i); ++i) {
     _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, reinterpret_cast<const __m128i*>(step)[i]);
   }
 #else

@@ -1,7 +1,7 @@
 // The multi_tensor frame's arithmetic loops, over operands that lie flat in memory.
 #pragma once
 
-#include "half_blocks.h"
+#include "convert.h"
 
 namespace FUSED_ML_NAMESPACE {
 
@@ -133,48 +133,41 @@ void update_flat(const F formula, Half* p, const Half* g, S** state, int64_t n) 
   }
 }
 
+constexpr int kSums = 32;
+
 FUSED_ML_INLINE double square(double x) { return x * x; }
 
-// In four sums over the quarters, for additions that do not wait for one another.
+// In sums that lie side by side, for additions that do not wait for one another. One stream through memory:
+// four, a quarter of a block apart, are read at two thirds of its speed.
+template <class T>
+FUSED_ML_INLINE void add_squares(const T* x, int64_t n, double* sums) {
+  double s[kSums];
+  for (int k = 0; k < kSums; ++k) s[k] = sums[k];
+  const int64_t whole = n / kSums * kSums;
+  for (int64_t i = 0; i < whole; i += kSums) {
+    for (int k = 0; k < kSums; ++k) s[k] += square(x[i + k]);
+  }
+  for (int k = 0; k < kSums; ++k) sums[k] = s[k];
+  for (int64_t i = whole; i < n; ++i) sums[i - whole] += square(x[i]);
+}
+
 template <class T>
 double square_sum_flat(const T* x, int64_t n) {
-  double a = 0, b = 0, c = 0, d = 0;
-  const int64_t quarter = n / 4;
-#pragma omp simd reduction(+ : a, b, c, d)
-  for (int64_t i = 0; i < quarter; ++i) {
-    a += square(load(x + i));
-    b += square(load(x + quarter + i));
-    c += square(load(x + 2 * quarter + i));
-    d += square(load(x + 3 * quarter + i));
+  double sums[kSums] = {};
+  if constexpr (sizeof(T) == 2) {
+    alignas(64) float wide[kGranule];
+    for (int64_t i = 0; i < n; i += kGranule) {
+      const int64_t count = n - i < kGranule ? n - i : kGranule;
+      load_run(x + i, count, wide);
+      add_squares(wide, count, sums);
+    }
+  } else {
+    add_squares(x, n, sums);
   }
-  for (int64_t i = 4 * quarter; i < n; ++i) a += square(load(x + i));
-  return (a + b) + (c + d);
-}
-
-inline double square_sum_flat(const BFloat16* x, int64_t n) {
-  double a = 0, b = 0, c = 0, d = 0;
-  const int64_t half = n / 4 * 2;
-#pragma omp simd reduction(+ : a, b, c, d)
-  for (int64_t i = 0; i < half; i += 2) {
-    const Pair low = Pair::load(x + i), high = Pair::load(x + half + i);
-    a += square(low.even);
-    b += square(low.odd);
-    c += square(high.even);
-    d += square(high.odd);
+  for (int half = kSums / 2; half > 0; half /= 2) {
+    for (int k = 0; k < half; ++k) sums[k] += sums[k + half];
   }
-  for (int64_t i = 2 * half; i < n; ++i) a += square(load(x + i));
-  return (a + b) + (c + d);
-}
-
-inline double square_sum_flat(const Half* x, int64_t n) {
-  float wide[kGranule];
-  double sum = 0;
-  for (int64_t i = 0; i < n; i += kGranule) {
-    const int64_t count = n - i < kGranule ? n - i : kGranule;
-    widen(x + i, count, wide);
-    sum += square_sum_flat<float>(wide, count);
-  }
-  return sum;
+  return sums[0];
 }
 
 }  // namespace FUSED_ML_NAMESPACE
