@@ -89,7 +89,7 @@ class PointwiseLoop {
     put(a.value, outer, offset, count, piece.value);
     put(a.dx, outer, offset, count, piece.dx);
     put(a.dt, outer, offset, count, piece.dt);
-    return a.sum ? sum_of<A>(count, [=](int64_t i) { return value[i]; }) : 0.0;
+    return a.sum ? sum_of(count, [=](int64_t i) { return value[i]; }) : 0.0;
   }
 
   // Lines of the next piece to ask for, a step's at a time, the inputs' in the first loop and the outputs' in

@@ -275,7 +275,7 @@ class ColumnLoop {
     for (int64_t l = 0; a.predicted && l < rows; ++l) {
       a.predicted[t.row + l] = static_cast<int64_t>(r.peak_class[l]);
     }
-    return a.loss_sum ? sum_of<A>(rows, [&](int64_t l) { return r.loss[l]; }) : 0.0;
+    return a.loss_sum ? sum_of(rows, [&](int64_t l) { return r.loss[l]; }) : 0.0;
   }
 
   // `out` holds the terms.

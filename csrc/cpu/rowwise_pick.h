@@ -69,7 +69,7 @@ class PickLoop {
       losses[l] = select(there, -r.own_weight[l] * value, A(0));
     }
     if (a.loss) memcpy(static_cast<A*>(a.loss) + t.row, losses, t.rows * sizeof(A));
-    return sum_of<A>(t.rows, [&](int64_t l) { return losses[l]; });
+    return sum_of(t.rows, [&](int64_t l) { return losses[l]; });
   }
 
   // Zeros, and what lies among them while it is in the cache.

@@ -14,6 +14,8 @@ template <class F, class A>
 class RowLoop {
   using Reference = typename F::Reference;
   using Stage = StageOf<F, A>;
+  // Terms that need nothing first and nothing else: exact products in float64, in one loop.
+  static constexpr bool kPlainSum = !F::kPeak && F::kOwn == Own::none && !F::kKeepTerms;
 
   struct Block : RowBlock<F, A> {
     A factor = A(1);  // the block's terms, relative to the row's peak
@@ -97,8 +99,9 @@ class RowLoop {
         }
         const RowResult<double> result = finish(row, chosen, states, losses);
         // Here, where the CPU has little else to do than to wait for the result.
-        if (row + 1 < end) next = look(row + 1, 0, buffers.x);
+        if (F::kPeak && row + 1 < end) next = look(row + 1, 0, buffers.x);
         for (int64_t b = 0; b < blocks; ++b) map(row, b, chosen, result, states[b], buffers);
+        if (!F::kPeak && row + 1 < end) next = look(row + 1, 0, buffers.x);
         write_own(row, chosen, states, result);
       }
     });
@@ -178,16 +181,22 @@ class RowLoop {
     const A peak = f.logit(s.peak);
     if constexpr (F::kSide) {
       const auto u = [=](int64_t j) { return formula.weigh(w[j], F::kTwoInputs ? y[j] : A(0)); };
-      s.side = sum_of<A>(count, [=](int64_t j) {
+      s.side = sum_of(count, [=](int64_t j) {
         const A weight = u(j);
         return select(weight == A(0), A(0), weight * (peak - formula.logit(formula.key(x[j]))));
       });
       if (left_out >= 0) s.own_side_weight = u(left_out);
       const int64_t gap = F::kOwn == Own::peak && left_out >= 0 ? left_out : count;
-      s.side_weight = sum_of<A>(gap, u);
-      if (gap < count) s.side_weight += sum_of<A>(count - gap - 1, [=](int64_t j) { return u(gap + 1 + j); });
+      s.side_weight = sum_of(gap, u);
+      if (gap < count) s.side_weight += sum_of(count - gap - 1, [=](int64_t j) { return u(gap + 1 + j); });
     }
-    sum_terms(x, y, terms, count, left_out, Reference::make(peak), ahead_of(row, block, count), s);
+    if constexpr (kPlainSum) {
+      s.sum = sum_of(count, [=](int64_t j) {
+        return formula.term(NoReference{}, static_cast<double>(x[j]), static_cast<double>(y[j]), true);
+      });
+    } else {
+      sum_terms(x, y, terms, count, left_out, Reference::make(peak), ahead_of(row, block, count), s);
+    }
     if (a.predicted && s.sum != s.sum) {
       // torch's argmax is the first NaN: make this block the row's first, whose sums are NaN whatever their
       // order.
@@ -281,8 +290,11 @@ class RowLoop {
     if (!a.out.data && !a.out2.data) return;
     const int64_t count = size_of(block);
     const bool reads = F::kMapReadsInput && chosen.keep;
-    const A* x = reads ? fetch(a.x, row, block, buffers.map_x) : nullptr;
-    const A* y = reads && F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
+    // Of a row of one block, reduce has left them in the buffers; where there is a peak to look for, the next
+    // row's x has taken the place of this one's.
+    const bool here = !F::kPeak && blocks == 1 && a.type != arithmetic_dtype<A>;
+    const A* x = here ? buffers.x : reads ? fetch(a.x, row, block, buffers.map_x) : nullptr;
+    const A* y = here ? buffers.y : reads && F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
     const A* w = static_cast<const A*>(a.class_weight) + block * kClassBlock;
     const A* terms = terms_of(block, buffers.terms);
     const RowCoefficients<A> c{static_cast<A>(result.peak), static_cast<A>(result.scale * state.factor),

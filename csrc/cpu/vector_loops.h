@@ -57,7 +57,7 @@ FUSED_ML_INLINE A peak_of(int64_t count, Get get) {
 }
 
 // In float64 lanes, so that the sum is as good as its terms.
-template <class A, class Get>
+template <class Get>
 FUSED_ML_INLINE double sum_of(int64_t count, Get get) {
   constexpr int kSumWidth = 32;
   double lane[kSumWidth];

@@ -66,7 +66,10 @@ struct SoftmaxBackward {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const { return key; }
-  FUSED_ML_INLINE A term(const Reference&, A g, A y, bool) const { return g * y; }
+  template <class R>
+  FUSED_ML_INLINE R term(const Reference&, R g, R y, bool) const {
+    return g * y;
+  }
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
     return {R(0), R(0), R(0), s.others, R(0), R(0)};
@@ -79,7 +82,10 @@ struct SoftmaxBackward {
 template <class A>
 struct LogSoftmaxBackward : SoftmaxBackward<A> {
   using Reference = NoReference;
-  FUSED_ML_INLINE A term(const Reference&, A g, A, bool) const { return g; }
+  template <class R>
+  FUSED_ML_INLINE R term(const Reference&, R g, R, bool) const {
+    return g;
+  }
   FUSED_ML_INLINE A map(A g, A y, A, A, const RowCoefficients<A>& c) const {
     return g - exp_nonpositive(y) * c.offset;
   }
