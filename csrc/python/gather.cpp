@@ -119,15 +119,15 @@ bool gather_all(PyObject* groups, PyObject* params, const char* absent, PyObject
 }
 
 const char kGatherDoc[] =
-    "gather(groups, params, absent, state, known, views) -> list | None\n\n"
-    "The gradients of `params` that have one, if nothing has been replaced since these were noted; else "
-    "None.\n"
-    "groups: an optimizer's param_groups, which must hold exactly `params`, a list. absent: bytes, one for "
-    "each\n"
-    "parameter, 1 where it has no gradient. state: the optimizer's; known: the list of its values' values.\n"
-    "views: the address of room for two DLTensors for each gradient: the parameter's view and the "
-    "gradient's,\n"
-    "valid while the tensors live.";
+    R"(gather(groups, params, absent, state, known, views) -> list | None
+
+The gradients of `params` that have one, if nothing has been replaced since the rest was noted; else None.
+
+groups: an optimizer's param_groups, which must hold exactly `params`, in order
+absent: bytes, one for each parameter: 1 where it has no gradient
+state, known: the optimizer's state, and the list of its values' values
+views: the address of room for two DLTensors for each gradient, the parameter's view and the gradient's, which
+are valid while the tensors live)";
 
 PyObject* gather(PyObject*, PyObject* arguments) {
   PyObject *groups, *params, *state, *known;
