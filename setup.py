@@ -31,10 +31,8 @@ FLAGS = [
     "-Wno-psabi",  # vectors are passed between inlined functions only
     *os.environ.get("FUSED_ML_CXXFLAGS", "").split(),
 ]
-LINK = [
-    f"-L{Path(cpp.__file__).parents[1] / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu",
-    *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
-]  # fmt: skip
+MORE_LINK = os.environ.get("FUSED_ML_LDFLAGS", "").split()
+LINK = [f"-L{Path(cpp.__file__).parents[1] / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", *MORE_LINK]
 BOTH = [
     "csrc/multi_tensor_ops.cpp",
     "csrc/multi_tensor_plan.cpp",
@@ -98,7 +96,8 @@ def cuda_library(root: Path) -> tuple[Extension, dict]:
 
 def python_module() -> Extension:
     return Extension("fused_ml._gather", ["csrc/python/gather.cpp"], language="c++", py_limited_api=True,
-                     extra_compile_args={"cxx": FLAGS}, include_dirs=cpp.include_paths())  # fmt: skip
+                     extra_compile_args={"cxx": FLAGS}, extra_link_args=MORE_LINK,
+                     include_dirs=cpp.include_paths())  # fmt: skip
 
 
 class BuildLibraries(cpp.BuildExtension):

@@ -29,7 +29,7 @@ export LD_PRELOAD
 run() { "$python" -m pytest -q -p no:cacheprovider --capture=sys "$@"; } # or a report would end in a file of pytest's
 without="compile or forced or more_than_2" # torch's compiler, child processes, 16 GB
 without+=${QUICK:+" or large or enormous or segmentation or 70000 or 20000 or 4097 or many_rows"}
-tests=(cross_entropy cross_entropy_extras softmax nll_loss bce_with_logits logsigmoid numerics optim_steps)
+tests=(cross_entropy cross_entropy_extras softmax nll_loss bce_with_logits logsigmoid numerics optim_steps optim_gather)
 [[ ${QUICK:-} ]] || tests+=(numerics_range optim_kernels optim_scaling operators)
 files=("${tests[@]/%/.py}")
 files=("${files[@]/#/tests/test_}")
