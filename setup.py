@@ -34,6 +34,7 @@ FLAGS = [
 MORE_LINK = os.environ.get("FUSED_ML_LDFLAGS", "").split()
 LINK = [f"-L{Path(cpp.__file__).parents[1] / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", *MORE_LINK]
 BOTH = [
+    "csrc/kept_memory.cpp",
     "csrc/multi_tensor_ops.cpp",
     "csrc/multi_tensor_plan.cpp",
     "csrc/pointwise_ops.cpp",

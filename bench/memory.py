@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+import fused_ml
 from bench.timing import Step
 
 
@@ -13,6 +14,7 @@ def peak_bytes(step: Step) -> int | None:
     Only what goes through PyTorch's allocator is seen. None where the profiler keeps no such record.
     """
     step.prepare()
+    fused_ml.empty_cache()  # what would be used again counts too
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
     ) as profile:

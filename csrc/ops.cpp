@@ -1,6 +1,7 @@
 // Every operator of fused_ml: its schema, and the function that carries it out on the CPU. Read this first.
 #include "ops.h"
 
+#include "kept_memory.h"
 #include "multi_tensor_schemas.h"
 
 STABLE_TORCH_LIBRARY(fused_ml, m) {
@@ -9,6 +10,7 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def("cpu_isas_compiled() -> int");
   m.def("cpu_isas_supported() -> int");
   m.def("choose_cpu_isa(int level) -> ()");
+  m.def("empty_cache() -> int");  // memory kept for large results; -> bytes
 
   // What most calls leave out comes last, with torch's defaults: an argument that is passed costs 0.1 us.
 
@@ -77,6 +79,7 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, CompositeExplicitAutograd, m) {
   m.impl("cpu_isas_compiled", TORCH_BOX(&fused_ml::cpu_isas_compiled));
   m.impl("cpu_isas_supported", TORCH_BOX(&fused_ml::cpu_isas_supported));
   m.impl("choose_cpu_isa", TORCH_BOX(&fused_ml::choose_cpu_isa));
+  m.impl("empty_cache", TORCH_BOX(&fused_ml::empty_cache));
   fused_ml::implement_plan_operators(m);
 }
 

@@ -1,13 +1,13 @@
 // Tensor helpers that the operators share.
 #pragma once
 
-#include <sys/mman.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
 #include <algorithm>
 
+#include "kept_memory.h"
 #include "torch_api.h"
 
 namespace fused_ml {
@@ -17,16 +17,6 @@ enum Reduction : int64_t { kNone, kMean, kSum };
 inline bool is_floating(ScalarType type) {
   return type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::BFloat16 ||
          type == ScalarType::Half;
-}
-
-// Page faults are half the time of a large fresh output on the CPU: ask for huge pages before the first
-// write.
-inline void prefer_huge_pages(const Tensor& tensor, size_t bytes) {
-  constexpr size_t kWorthIt = size_t{4} << 20;
-  if (bytes < kWorthIt || !tensor.is_cpu()) return;
-  const uintptr_t data = reinterpret_cast<uintptr_t>(tensor.const_data_ptr());
-  const uintptr_t page = (data + 4095) / 4096 * 4096;
-  madvise(reinterpret_cast<void*>(page), bytes - (page - data), MADV_HUGEPAGE);
 }
 
 inline size_t bytes_of(ScalarType type) {
@@ -54,19 +44,22 @@ inline void check_device(const char* name, const Tensor& tensor, const Tensor& l
   STD_TORCH_CHECK(same, "expected ", name, " on the input's device");
 }
 
-// A fresh tensor on the device of `like`. Straight to the allocator: through the dispatcher it costs three
-// times that.
+// A fresh dense tensor on the device of `like`. Straight to the allocator: through the dispatcher it costs
+// three times that.
 inline Tensor fresh(const Tensor& like, const int64_t* sizes, const int64_t* strides, int64_t dim,
                     ScalarType type) {
   int32_t device_type = 0, device_index = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
+  size_t bytes = bytes_of(type);
+  for (int64_t d = 0; d < dim; ++d) bytes *= static_cast<size_t>(sizes[d]);
+  if (bytes >= kLargeResult && device_type == aoti_torch_device_type_cpu()) {
+    return large_tensor(sizes, strides, dim, type_code(type), device_index, bytes);
+  }
   AtenTensorHandle handle = nullptr;
   TORCH_ERROR_CODE_CHECK(
       aoti_torch_empty_strided(dim, sizes, strides, type_code(type), device_type, device_index, &handle));
-  Tensor tensor(handle);
-  prefer_huge_pages(tensor, static_cast<size_t>(tensor.numel()) * bytes_of(type));
-  return tensor;
+  return Tensor(handle);
 }
 
 // The tensor itself where it is contiguous: asking torch takes a third of a microsecond even then.
@@ -86,12 +79,13 @@ inline Tensor empty_contiguous(const Tensor& like, ScalarType type) {
 // A fresh tensor with the strides that torch gives it: those of `like` where it is dense.
 inline Tensor empty_like(const Tensor& like, ScalarType type) {
   if (like.is_contiguous()) return empty_contiguous(like, type);
-  const Tensor model = torch::stable::empty_like(like);
-  if (type == like.scalar_type()) {
-    prefer_huge_pages(model, static_cast<size_t>(model.numel()) * bytes_of(type));
-    return model;
-  }
-  return fresh(like, model.sizes().data(), model.strides().data(), model.dim(), type);
+  std::optional<Tensor> model = torch::stable::empty_like(like);
+  const size_t bytes = static_cast<size_t>(model->numel()) * bytes_of(type);
+  if (type == like.scalar_type() && bytes < kLargeResult) return *model;
+  const auto sizes = like.sizes(), strides_ = model->strides();
+  const std::vector<int64_t> strides(strides_.begin(), strides_.end());
+  model.reset();  // before there is a second one
+  return fresh(like, sizes.data(), strides.data(), like.dim(), type);
 }
 
 inline Tensor new_vector(const Tensor& like, int64_t size, ScalarType type) {

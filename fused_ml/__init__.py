@@ -11,6 +11,7 @@ from fused_ml._library import (  # isort: skip  (loads the libraries)
     cuda_architectures,
     cuda_problem,
     cuda_toolkit,
+    empty_cache,
 )
 from fused_ml import _fake, nn, optim  # noqa: F401  (_fake registers itself)
 from fused_ml._fallback import FusedFallbackWarning
@@ -27,6 +28,7 @@ __all__ = [
     "cuda_problem",
     "cuda_toolkit",
     "disable",
+    "empty_cache",
     "enable",
     "fused_ops",
     "nn",

@@ -68,6 +68,23 @@ def cpu_isas_supported() -> tuple[str, ...]:
     return _names(torch.ops.fused_ml.cpu_isas_supported())
 
 
+def empty_cache() -> int:
+    """Free the memory that is kept for the next large result on the CPU; returns how many bytes that was.
+
+    A result of 4 MiB or more (a gradient of logits, say) takes the memory of the last one of about its size, which
+    need not be zeroed anew. Memory that is kept is offered to the system, which takes it when it runs short
+    (``MADV_FREE``): there is no need to call this but for a process's memory to be seen to shrink. At most four such
+    results are kept, and an eighth of the machine's memory; none with the environment variable ``FUSED_ML_CACHE=0``.
+    `torch.cuda.empty_cache` is the like for CUDA.
+
+    >>> import fused_ml
+    >>> _ = fused_ml.empty_cache()
+    >>> fused_ml.empty_cache()
+    0
+    """
+    return torch.ops.fused_ml.empty_cache()
+
+
 def _cuda_facts() -> dict[str, Any]:
     return json.loads(CUDA_FACTS.read_text()) if CUDA_FACTS.exists() and CUDA_LIBRARY.exists() else {}
 

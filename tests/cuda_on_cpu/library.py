@@ -21,9 +21,8 @@ from build import BuildError, build, toolkit_include
 ROOT = Path(__file__).resolve().parents[2]
 CUDA = ROOT / "csrc" / "cuda"
 # Operators that both libraries compile, each for its own device: those of setup.py.
-BOTH = [
-    ROOT / "csrc" / f"{name}.cpp" for name in ("multi_tensor_ops", "multi_tensor_plan", "pointwise_ops", "rowwise_ops")
-]
+SHARED = ("kept_memory", "multi_tensor_ops", "multi_tensor_plan", "pointwise_ops", "rowwise_ops")
+BOTH = [ROOT / "csrc" / f"{name}.cpp" for name in SHARED]
 TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 
 
