@@ -44,7 +44,7 @@ class Case:
     `shape` is that of the logits, or (tensors, elements in each) for an optimizer that has no `model`.
     `quick_shape` is what ``--quick`` runs; rows without it are left out there. `variant` is one of
 
-    * ``fresh``: the gradient is allocated anew by every backward pass;
+    * ``fresh``: the gradient is allocated by every backward pass;
     * ``reused``: the leaf has a gradient, to which backward adds (torch: a fresh gradient, then an addition);
     * ``inplace``: cross entropy with ``inplace_backward=True`` (torch does its plain step);
     * ``call``: what a call costs beyond its kernel, against the operator and the kernel themselves;

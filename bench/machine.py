@@ -10,18 +10,19 @@ from typing import Any
 
 import torch
 
-# Beginnings of the names of variables that change times: threads, the allocator, the instruction set.
-CHANGE_TIMES = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "FUSED_ML_ISA", "ATEN_CPU")
+# Beginnings of the names of variables that change times: threads, allocators, the instruction set.
+CHANGE_TIMES = ("OMP_", "GOMP_", "KMP_", "MKL_", "MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD", "FUSED_ML_", "ATEN_CPU")
 
 
 def cpu_model() -> str:
-    """The processor's name."""
+    """The processor's name, with its family and model where the name alone may stand for several generations."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    generation = ", ".join(f"{key.removeprefix('cpu ')} {facts[key]}" for key in ("cpu family", "model") if key in facts)
+    return facts.get("model name", platform.machine()) + (f" ({generation})" if generation else "")
 
 
 def others_seconds() -> float:
