@@ -21,7 +21,8 @@ def cpu_model() -> str:
     except OSError:
         return platform.processor() or "unknown"
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    generation = ", ".join(f"{key.removeprefix('cpu ')} {facts[key]}" for key in ("cpu family", "model") if key in facts)
+    numbers = {"family": facts.get("cpu family"), "model": facts.get("model")}
+    generation = ", ".join(f"{name} {number}" for name, number in numbers.items() if number)
     return facts.get("model name", platform.machine()) + (f" ({generation})" if generation else "")
 
 

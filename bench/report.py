@@ -13,13 +13,13 @@ from bench.peers import RIVALS, TITLES
 
 COLUMNS = ("row", "ms", "MB", "GB/s", "of copy")
 LEGEND = (
-    "Rows are float32, contiguous, forward and backward with a new gradient (ours, if large, in memory kept from "
-    "the last one), on warm caches, unless they say otherwise. ms: ours; MB: the least the operator moves; of copy: time of a plain copy of as many bytes / ours; "
-    "peer columns: peer's time / ours, ~ where the difference from 1 is within the noise, ! where the results differ; "
-    "peak: memory held at most (eager's), in sizes of the logits, or beyond parameters, gradients and states in sizes "
-    "of the parameters; floor: ~ where noise leaves it open. train: forward under grad, where our losses compute their "
-    "gradient, which leaves backward nothing to do. Optimizers: eager is foreach=True; normal is ours on moments that "
-    "have not underflowed."
+    "Rows are float32, contiguous, forward and backward with a new gradient (ours, if large, in memory kept from the "
+    "last one), on warm caches, unless they say otherwise. ms: ours; MB: the least the operator moves; of copy: time "
+    "of a plain copy of as many bytes / ours; peer columns: peer's time / ours, ~ where the difference from 1 is "
+    "within the noise, ! where the results differ; peak: memory held at most (eager's), in sizes of the logits, or "
+    "beyond parameters, gradients and states in sizes of the parameters; floor: ~ where noise leaves it open. train: "
+    "forward under grad, where our losses compute their gradient, which leaves backward nothing to do. Optimizers: "
+    "eager is foreach=True; normal is ours on moments that have not underflowed."
 )
 LEAST_WIDTH = 170
 
