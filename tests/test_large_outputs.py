@@ -33,6 +33,47 @@ def test_maps(shape, dtype):
             assert torch.equal(whole[sample, :, begin:end][None], expected)
 
 
+def smooth(x, target):
+    weight = torch.linspace(0.5, 2, x.shape[1], dtype=x.dtype)
+    return F.cross_entropy(x, target, weight, reduction="sum", label_smoothing=0.1, softcap=20.0, z_loss=1e-3)
+
+
+ROWS = {  # all of one row after another; what a row gives does not depend on the others
+    "cross entropy": lambda x, target: gradient(x, lambda x: F.cross_entropy(x, target, reduction="sum")),
+    "smooth": lambda x, target: gradient(x, lambda x: smooth(x, target)),
+    "probabilities": lambda x, _: gradient(x, lambda x: F.cross_entropy(x, x.detach().softmax(1), reduction="sum")),
+    "softmin": lambda x, _: F.softmin(x.detach(), 1),
+    "log_softmax": lambda x, _: F.log_softmax(x.detach(), 1),
+}
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
+@pytest.mark.parametrize("classes", [2049, 4096, 5003, 60_001])
+@pytest.mark.parametrize("run", ROWS.values(), ids=list(ROWS))
+def test_rows(run, classes, dtype):
+    rows = (17 << 19) // classes + 1  # 34 MiB of float32
+    x, target = torch.randn(rows, classes, dtype=dtype), torch.randint(classes, (rows,))
+    target[::5] = -100
+    target[1], target[2] = 0, classes - 1
+    x[3, 7] = float("nan")
+    x[4, 1] = float("-inf")
+    whole = run(x.requires_grad_(), target)
+    for piece in torch.arange(rows).split(rows // 5):
+        begin, end = int(piece[0]), int(piece[-1]) + 1
+        expected = run(x[begin:end].detach().clone().requires_grad_(), target[begin:end])
+        torch.testing.assert_close(whole[begin:end], expected, rtol=0, atol=0, equal_nan=True)
+
+
+def test_rows_beside_other_data():
+    """A row's output ends where the next one's begins, in the middle of a line: neither overwrites the other."""
+    x = torch.randn(1701, 5003, requires_grad=True)
+    target = torch.full((1701,), -100)
+    target[::2] = 5002
+    grad = gradient(x, lambda x: F.cross_entropy(x, target, reduction="sum"))
+    assert not grad[1::2].any()
+    assert bool((grad[::2] != 0).all())
+
+
 @pytest.mark.parametrize("columns", [246005, 246016], ids=["parts of lines", "lines"])
 def test_in_place_between_other_data(columns):
     buffer = torch.randn(2, 20, 246016 + 64)

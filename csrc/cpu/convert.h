@@ -66,10 +66,23 @@ template <class T, class A>
 FUSED_ML_INLINE void store_step_past(const A* __restrict from, T* __restrict to) {
   alignas(kLine) T step[kStep];
   copy_step(from, step);
+  const auto each = [&](auto* out, const auto& stream) {  // of the widest vectors: each is a store
+    using Vector = std::remove_pointer_t<decltype(out)>;
+    for (size_t i = 0; i < sizeof(step) / sizeof(Vector); ++i) {
+      stream(out + i, reinterpret_cast<const Vector*>(step)[i]);
+    }
+  };
 #ifdef __SSE2__
-  for (size_t i = 0; i < kStep * sizeof(T) / sizeof(__m128i); ++i) {
-    _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, reinterpret_cast<const __m128i*>(step)[i]);
+#if FUSED_ML_VECTOR_BYTES == 64
+  if constexpr (sizeof(step) % 64 == 0) {
+    return each(reinterpret_cast<__m512i*>(to), [](__m512i* p, __m512i v) { _mm512_stream_si512(p, v); });
   }
+#endif
+#if FUSED_ML_VECTOR_BYTES >= 32
+  each(reinterpret_cast<__m256i*>(to), [](__m256i* p, __m256i v) { _mm256_stream_si256(p, v); });
+#else
+  each(reinterpret_cast<__m128i*>(to), [](__m128i* p, __m128i v) { _mm_stream_si128(p, v); });
+#endif
 #else
   memcpy(to, step, sizeof(step));
 #endif

@@ -2,5 +2,6 @@
 #include "prelude.h"
 
 #define FUSED_ML_NAMESPACE fused_ml::baseline
+#define FUSED_ML_VECTOR_BYTES 16
 #define FUSED_ML_ISA_NAME "baseline"
 #include FUSED_ML_REGION

@@ -76,6 +76,7 @@ inline bool all_unit(const RowwiseArguments& a, int64_t Stream::* stride) {
 #include "tile_memory.h"
 #include "lane_rows.h"
 #include "rowwise_columns.h"
+#include "rowwise_past.h"
 #include "rowwise_rows.h"
 
 namespace FUSED_ML_NAMESPACE {

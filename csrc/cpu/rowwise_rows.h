@@ -23,11 +23,16 @@ class RowLoop {
 
  public:
   RowLoop(const F& formula, const RowwiseArguments& arguments)
-      : f(formula), a(arguments), blocks(divide_up(a.classes, kClassBlock)) {}
+      : f(formula),
+        a(arguments),
+        blocks(divide_up(a.classes, kClassBlock)),
+        split(a.rows < kSplitRows && a.classes > kSplitClasses),
+        past(F::kPeak && blocks > 1 && !split && a.out.data && !a.out2.data && !a.in_place &&
+             a.type == arithmetic_dtype<A> && a.out_type == a.type &&
+             a.rows * a.classes * static_cast<int64_t>(sizeof(A)) >= kPastCaches) {}
 
   void run() const {
     double* losses = static_cast<double*>(thread_scratch(Scratch::call, a.rows * sizeof(double)));
-    const bool split = a.rows < kSplitRows && a.classes > kSplitClasses;
     split ? run_split(losses) : run_whole(losses);
     if (a.loss_sum) *a.loss_sum = sum_in_order(losses, a.rows);
   }
@@ -36,6 +41,8 @@ class RowLoop {
   const F f;
   const RowwiseArguments& a;
   const int64_t blocks;
+  const bool split;  // several threads share a row
+  const bool past;   // the output is written past the caches
 
   static constexpr int64_t kBuffers = 4;
 
@@ -74,7 +81,7 @@ class RowLoop {
     const int64_t begin = block * kClassBlock;
     const char* x = element(a.x, a.type, a.inner, row) + (begin + count) * read_bytes;
     const char* y = F::kTwoInputs ? element(a.y, a.type, a.inner, row) + (begin + count) * read_bytes : x;
-    if (!a.out.data) return {x, y, x, read_bytes, 0};
+    if (!a.out.data || past) return {x, y, x, read_bytes, 0};
     return {x, y, element(a.out, a.out_type, a.inner, row) + begin * write_bytes, read_bytes, write_bytes};
   }
   int64_t size_of(int64_t block) const {
@@ -82,29 +89,62 @@ class RowLoop {
     return left < kClassBlock ? left : kClassBlock;
   }
 
+  // A row between its sums and its output.
+  struct Turn {
+    Chosen<A> chosen;
+    RowResult<double> result;
+    Block* states;
+    Buffers buffers;
+  };
+
   void run_whole(double* losses) const {
     const int64_t grain = divide_up(kTaskElements, a.classes);
+    const int64_t places =
+        past ? 2 : 1;  // written past the caches, a row's output comes with the next row's sums
     run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
-      const size_t elements = kBuffers * kClassBlock + term_elements();
-      A* memory =
-          static_cast<A*>(thread_scratch(Scratch::task, elements * sizeof(A) + blocks * sizeof(Block)));
-      const Buffers buffers = buffers_at(memory);
-      Block* states = reinterpret_cast<Block*>(memory + elements);
-      Look next = look(begin, 0, buffers.x);
-      for (int64_t row = begin; row < end; ++row) {
-        const Chosen<A> chosen = chosen_at<A>(a, row);
-        for (int64_t b = 0; b < blocks; ++b) {
-          states[b] = reduce(row, b, next, chosen.own, buffers);
-          if (b + 1 < blocks) next = look(row, b + 1, buffers.x);
-        }
-        const RowResult<double> result = finish(row, chosen, states, losses);
-        // Here, where the CPU has little else to do than to wait for the result.
-        if (F::kPeak && row + 1 < end) next = look(row + 1, 0, buffers.x);
-        for (int64_t b = 0; b < blocks; ++b) map(row, b, chosen, result, states[b], buffers);
-        if (!F::kPeak && row + 1 < end) next = look(row + 1, 0, buffers.x);
-        write_own(row, chosen, states, result);
+      const size_t elements = kBuffers * kClassBlock + places * term_elements();
+      A* memory = static_cast<A*>(
+          thread_scratch(Scratch::task, elements * sizeof(A) + places * blocks * sizeof(Block)));
+      Turn turns[2];
+      for (int64_t i = 0; i < places; ++i) {
+        turns[i].buffers = buffers_at(memory);
+        turns[i].buffers.terms += i * term_elements();
+        turns[i].states = reinterpret_cast<Block*>(memory + elements) + i * blocks;
       }
+      A* x_buffer = turns[0].buffers.x;
+      Look next = look(begin, 0, x_buffer);
+      for (int64_t row = begin; row < end; ++row) {
+        Turn& t = turns[row % places];
+        const Turn& last = turns[(row + 1) % places];
+        const bool behind = past && row > begin;
+        t.chosen = chosen_at<A>(a, row);
+        for (int64_t b = 0; b < blocks; ++b) {
+          t.states[b] = reduce(row, b, next, t.chosen.own, t.buffers,
+                               behind ? past_block(row - 1, b, last) : PastBlock<A>{});
+          if (b + 1 < blocks) next = look(row, b + 1, x_buffer);
+        }
+        t.result = finish(row, t.chosen, t.states, losses);
+        // Here, where the CPU has little else to do than to wait for the result.
+        if (F::kPeak && row + 1 < end) next = look(row + 1, 0, x_buffer);
+        if (!past) put_out(row, t);
+        if (behind) write_own(row - 1, last.chosen, last.states, last.result);
+        if (!F::kPeak && row + 1 < end) next = look(row + 1, 0, x_buffer);
+      }
+      if (past) finish_past();
+      if (past) put_out(end - 1, turns[(end - 1) % places]);
     });
+  }
+  PastBlock<A> past_block(int64_t row, int64_t block, const Turn& t) const {
+    return {const_cast<A*>(at<A>(a.out, a.out_type, row, block)),
+            {at<A>(a.x, a.type, row, block), F::kTwoInputs ? at<A>(a.y, a.type, row, block) : nullptr,
+             static_cast<const A*>(a.class_weight) + block * kClassBlock, terms_of(block, t.buffers.terms)},
+            size_of(block),
+            coefficients(t.result, t.states[block]),
+            t.chosen.keep};
+  }
+  void put_out(int64_t row, const Turn& t) const {
+    for (int64_t b = 0; b < blocks; ++b) map(row, b, t.chosen, t.result, t.states[b], t.buffers);
+    write_own(row, t.chosen, t.states, t.result);
   }
 
   void run_split(double* losses) const {
@@ -124,7 +164,7 @@ class RowLoop {
     };
     each([&](int64_t row, int64_t block, const Buffers& buffers) {
       states[row * blocks + block] =
-          reduce(row, block, look(row, block, buffers.x), chosen_at<A>(a, row).own, buffers);
+          reduce(row, block, look(row, block, buffers.x), chosen_at<A>(a, row).own, buffers, PastBlock<A>{});
     });
     RowResult<double> results[kSplitRows];
     for (int64_t row = 0; row < a.rows; ++row) {
@@ -159,7 +199,8 @@ class RowLoop {
     return seen;
   }
 
-  Block reduce(int64_t row, int64_t block, const Look& seen, int64_t own, const Buffers& buffers) const {
+  Block reduce(int64_t row, int64_t block, const Look& seen, int64_t own, const Buffers& buffers,
+               const PastBlock<A>& behind) const {
     const int64_t begin = block * kClassBlock;
     const int64_t count = size_of(block);
     const A* x = seen.x;
@@ -195,7 +236,17 @@ class RowLoop {
         return formula.term(NoReference{}, static_cast<double>(x[j]), static_cast<double>(y[j]), true);
       });
     } else {
-      sum_terms(x, y, terms, count, left_out, Reference::make(peak), ahead_of(row, block, count), s);
+      const auto sum = [&](const auto& after_step) {
+        sum_terms(x, y, terms, count, left_out, Reference::make(peak), ahead_of(row, block, count),
+                  after_step, s);
+      };
+      if (behind.to) {
+        PastWriter<F, A> writer(f, behind);
+        sum([&] { writer.step(); });
+        writer.finish();
+      } else {
+        sum([] {});
+      }
     }
     if (a.predicted && s.sum != s.sum) {
       // torch's argmax is the first NaN: make this block the row's first, whose sums are NaN whatever their
@@ -210,8 +261,10 @@ class RowLoop {
   // The terms, and their sum without the class left out. They go to `terms`, which has room for whole steps.
   // Meanwhile what comes next is fetched: the next block (the next row, where it lies behind this one), and
   // the lines of the output.
+  template <class AfterStep>
   void sum_terms(const A* x, const A* y, A* __restrict terms, int64_t count, int64_t left_out,
-                 const Reference& reference, const Ahead& ahead, Block& s) const {
+                 const Reference& reference, const Ahead& ahead, const AfterStep& after_step,
+                 Block& s) const {
     TermSums<A> sums;
     Stage stage;
     for (int64_t first = 0; first < count; first += kStage) {
@@ -222,6 +275,7 @@ class RowLoop {
         if (F::kTwoInputs) __builtin_prefetch(ahead.y + at * ahead.read_bytes);
         __builtin_prefetch(ahead.out + at * ahead.write_bytes, 1);
         take_step(x + at, F::kTwoInputs ? y + at : y, reference, stage, j);
+        after_step();
       }
       if (whole < here) {
         A some_x[kStep] = {}, some_y[kStep] = {};
@@ -297,8 +351,7 @@ class RowLoop {
     const A* y = here ? buffers.y : reads && F::kTwoInputs ? fetch(a.y, row, block, buffers.y) : nullptr;
     const A* w = static_cast<const A*>(a.class_weight) + block * kClassBlock;
     const A* terms = terms_of(block, buffers.terms);
-    const RowCoefficients<A> c{static_cast<A>(result.peak), static_cast<A>(result.scale * state.factor),
-                               static_cast<A>(result.offset), static_cast<A>(result.log_total)};
+    const RowCoefficients<A> c = coefficients(result, state);
     const F formula = f;
     if constexpr (F::kSecond) {  // before the first output, which may lie over x
       if (a.out2.data) {
@@ -307,10 +360,12 @@ class RowLoop {
       }
     }
     if (!a.out.data) return;
-    write(a.out, row, block, count, chosen.keep, buffers.out, [=](int64_t j) {
-      return formula.map(F::kMapReadsInput ? x[j] : A(0), F::kMapReadsInput && F::kTwoInputs ? y[j] : A(0),
-                         F::kSide ? w[j] : A(0), F::kKeepTerms ? terms[j] : A(0), c);
-    });
+    write(a.out, row, block, count, chosen.keep, buffers.out,
+          [=](int64_t j) { return mapped(formula, MapInputs<A>{x, y, w, terms}, j, c); });
+  }
+  static RowCoefficients<A> coefficients(const RowResult<double>& result, const Block& state) {
+    return {static_cast<A>(result.peak), static_cast<A>(result.scale * state.factor),
+            static_cast<A>(result.offset), static_cast<A>(result.log_total)};
   }
 
   // A block of an output: value(j), or 0 for an ignored row, whatever its logits hold.
