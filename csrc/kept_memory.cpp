@@ -108,8 +108,8 @@ class KeptMemory {
 };
 
 KeptMemory& kept_memory() {
-  static KeptMemory* const kept =
-      new KeptMemory;  // never destroyed: tensors may be freed while the process ends
+  // Never destroyed: tensors may be freed while the process ends.
+  static KeptMemory* const kept = new KeptMemory;
   return *kept;
 }
 

@@ -19,8 +19,20 @@ inline bool is_floating(ScalarType type) {
          type == ScalarType::Half;
 }
 
+// Of an element of the types that results have.
 inline size_t bytes_of(ScalarType type) {
-  return type == ScalarType::Double ? 8 : type == ScalarType::Float ? 4 : 2;
+  switch (type) {
+    case ScalarType::Double:
+    case ScalarType::Long:
+      return 8;
+    case ScalarType::Float:
+      return 4;
+    case ScalarType::BFloat16:
+    case ScalarType::Half:
+      return 2;
+    default:
+      STD_TORCH_CHECK(false, "fused_ml: internal error: no result has scalar type ", static_cast<int>(type));
+  }
 }
 
 inline int32_t type_code(ScalarType type) {

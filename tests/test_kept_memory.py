@@ -75,6 +75,21 @@ def test_it_looks_like_any_result():
     assert x.grad.is_shared()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
+def test_every_type_gets_all_of_its_bytes(dtype):
+    """Numbers of rows are results of types other than the input's: predicted classes are int64."""
+    x = torch.randn(2_200_000, 2).to(dtype)
+    target = torch.randint(2, x.shape[:1])
+    results = torch.ops.fused_ml.cross_entropy(x, target, 0, -100, True, True)
+    loss, grad, lse, predicted = results
+    assert torch.equal(predicted, x.argmax(1))
+    fused_ml.empty_cache()  # a loss of 16 bits is torch's, from one of ours in float32
+    expected = sum(t.nbytes for t in results if not t.untyped_storage().resizable())
+    assert expected >= grad.nbytes + lse.nbytes + predicted.nbytes
+    del results, loss, grad, lse, predicted
+    assert fused_ml.empty_cache() == expected
+
+
 def test_how_much_is_kept():
     sizes = (8, 20, 50, 130, 330)
     results = [result(size) for size in sizes]

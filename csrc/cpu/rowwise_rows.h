@@ -99,8 +99,8 @@ class RowLoop {
 
   void run_whole(double* losses) const {
     const int64_t grain = divide_up(kTaskElements, a.classes);
-    const int64_t places =
-        past ? 2 : 1;  // written past the caches, a row's output comes with the next row's sums
+    // Written past the caches, a row's output comes with the next row's sums.
+    const int64_t places = past ? 2 : 1;
     run_parallel(a.rows, grain, [&](int64_t begin, int64_t end) {
       const size_t elements = kBuffers * kClassBlock + places * term_elements();
       A* memory = static_cast<A*>(
