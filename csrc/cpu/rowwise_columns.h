@@ -213,7 +213,7 @@ class ColumnLoop {
           own_input[l] = own[l] == at ? step_x[l] : own_input[l];
         }
       }
-      sums.template add<F::kKeepTerms>(stage, here, terms + begin * kStep, a.exact_sums);
+      sums.template add<F::kKeepTerms>(stage, 0, here * kStep, terms + begin * kStep, a.exact_sums);
     }
     for (int l = 0; l < kStep; ++l) r.others[first + l] = sums.sum[l];
     for (int l = 0; l < kStep; ++l) r.rest[first + l] = sums.rest[l];
