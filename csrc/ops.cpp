@@ -16,8 +16,8 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
 
   // Classes along `dim`, or along dimension 1 (0 of an unbatched input). reduction: 0 none, 1 mean, 2 sum.
   // loss_dtype: the input's if not given. -> of loss, input's gradient, target's gradient, log-sum-exp and
-  // predicted class those asked for, in this order. The gradients are those of the loss, or with grad_output
-  // [rows] of the unreduced losses weighed by it.
+  // predicted class those asked for, in this order. The gradients are those of the loss, times grad_output where
+  // it is given: [rows] for the unreduced losses, [] for their mean or sum.
   m.def(
       "cross_entropy(Tensor input, Tensor target, int reduction, int ignore_index, bool grad_input, bool "
       "stats=False, ScalarType? loss_dtype=None, Tensor? weight=None, float label_smoothing=0., float "
@@ -29,7 +29,8 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def(
       "cross_entropy_(Tensor(a!) input, Tensor target, int reduction, int ignore_index, bool stats=False, "
       "ScalarType? loss_dtype=None, Tensor? weight=None, float label_smoothing=0., float z_loss=0., float "
-      "softcap=0., Tensor? sample_weight=None, Tensor? normalizer=None) -> (Tensor, Tensor, Tensor)");
+      "softcap=0., Tensor? sample_weight=None, Tensor? normalizer=None, Tensor? grad_output=None) -> (Tensor, "
+      "Tensor, Tensor)");
   m.def("softmax(Tensor input, int dim, bool negate, ScalarType dtype) -> Tensor");
   m.def(
       "softmax_backward(Tensor grad_output, Tensor output, int dim, bool negate, ScalarType input_dtype) -> "
@@ -46,8 +47,8 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
       "Tensor? total_weight) -> Tensor");
 
   // Operands expanded to the input's shape. focal_alpha < 0: none; ignore_index NaN: none; normalizer: mean's
-  // denominator, if not the number of elements. -> those asked for of loss, input's gradient, target's
-  // gradient
+  // denominator, if not the number of elements; grad_output: of the loss's shape. -> those asked for of loss,
+  // input's gradient, target's gradient
   m.def(
       "binary_cross_entropy_with_logits(Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, "
       "Tensor? normalizer, Tensor? grad_output, int reduction, float focal_gamma, float focal_alpha, "

@@ -12,6 +12,7 @@ struct PointwiseCall {
   PointwiseArguments arguments;      // without gradient_scale and sum
   double denominator = 1;            // of the sum and the gradients, if there is no
   std::optional<Tensor> normalizer;  // [] on the input's device
+  std::optional<Tensor> gradient;    // [], on the input's device; the gradients are multiplied by it
   std::optional<Tensor> loss;        // [], receives the sum of the values over the denominator
 };
 

@@ -77,7 +77,11 @@ std::vector<Tensor> binary_cross_entropy_with_logits(
   check_operand("target", target, input);
   check_operand("weight", weight, input);
   check_operand("pos_weight", pos_weight, input);
-  check_operand("grad_output", grad_output, input);
+  const bool summed = reduction != kNone;
+  if (!summed) check_operand("grad_output", grad_output, input);
+  STD_TORCH_CHECK(!summed || !grad_output || grad_output->numel() == 1,
+                  "binary_cross_entropy_with_logits: expected one grad_output for a mean or sum");
+  if (summed && grad_output) check_device("grad_output", *grad_output, input);
   if (normalizer) check_device("normalizer", *normalizer, input);
   const bool plain = focal_gamma == 0 && focal_alpha < 0 && label_smoothing == 0 && std::isnan(ignore_index);
   PointwiseCall call{plain ? PointwiseOp::binary_cross_entropy : PointwiseOp::focal_binary_cross_entropy,
@@ -88,7 +92,8 @@ std::vector<Tensor> binary_cross_entropy_with_logits(
   shape.add(a.t, target);
   if (weight) shape.add(a.w, *weight);
   if (pos_weight) shape.add(a.p, *pos_weight);
-  if (grad_output) shape.add(a.g, *grad_output);
+  if (grad_output && !summed) shape.add(a.g, *grad_output);
+  if (grad_output && summed) call.gradient = grad_output;
 
   std::vector<Tensor> outputs;
   if (loss && reduction == kNone) {

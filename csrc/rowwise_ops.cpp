@@ -66,8 +66,10 @@ void check_cross_entropy(const CrossEntropyCall& call, bool distribution, int64_
                   "cross_entropy: expected a weight for each of ", classes, " classes");
   STD_TORCH_CHECK(!call.sample_weight || call.sample_weight->numel() == rows,
                   "cross_entropy: expected a sample_weight for each of ", rows, " rows");
-  STD_TORCH_CHECK(!call.grad_output || call.grad_output->numel() == rows,
-                  "cross_entropy: expected a grad_output for each of ", rows, " rows");
+  const int64_t losses = call.reduction == kNone ? rows : 1;
+  STD_TORCH_CHECK(!call.grad_output || call.grad_output->numel() == losses,
+                  "cross_entropy: expected a grad_output for each of ", losses, " losses, got ",
+                  call.grad_output->numel());
 }
 
 CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
@@ -99,7 +101,8 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
     torch::stable::fill_(*weight, 1.0);
   }
   const std::optional<Tensor> row_weight = as_arithmetic(call.sample_weight, arithmetic);
-  const std::optional<Tensor> row_gradient = as_arithmetic(call.grad_output, arithmetic);
+  const std::optional<Tensor> row_gradient =
+      call.reduction == kNone ? as_arithmetic(call.grad_output, arithmetic) : std::nullopt;
   const Tensor target = distribution ? call.target : as_contiguous(call.target);
   if (!distribution) {
     a.target = target.const_data_ptr();
@@ -113,6 +116,7 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   run.mean = call.reduction == kMean;
   run.count_class_weights = call.weight && !distribution;
   run.normalizer = call.normalizer;
+  if (call.reduction != kNone) run.gradient = call.grad_output;
 
   if (call.reduction == kNone) {
     outputs.loss = new_vector(x, rows, arithmetic);
@@ -178,7 +182,8 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Ten
                                                   const std::optional<Tensor>& weight, double label_smoothing,
                                                   double z_loss, double softcap,
                                                   const std::optional<Tensor>& sample_weight,
-                                                  const std::optional<Tensor>& normalizer) {
+                                                  const std::optional<Tensor>& normalizer,
+                                                  const std::optional<Tensor>& grad_output) {
   STD_TORCH_CHECK(
       reduction != kNone && !is_floating(target.scalar_type()),
       "cross_entropy_: the gradient can be written over the input for class targets and reduction 'mean' "
@@ -188,7 +193,7 @@ std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Ten
                                              weight,
                                              sample_weight,
                                              normalizer,
-                                             std::nullopt,
+                                             grad_output,
                                              reduction,
                                              ignore_index,
                                              {label_smoothing, z_loss, softcap},

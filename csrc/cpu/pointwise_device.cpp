@@ -7,7 +7,8 @@ namespace fused_ml {
 
 void run_pointwise(const Tensor&, PointwiseCall& call) {
   const double denominator = call.normalizer ? number_in(*call.normalizer) : call.denominator;
-  call.arguments.gradient_scale = denominator == 0 ? 0 : 1 / denominator;
+  const double gradient = call.gradient ? number_in(*call.gradient) : 1;
+  call.arguments.gradient_scale = denominator == 0 ? 0 : gradient / denominator;
   double sum = 0;
   if (call.loss) call.arguments.sum = &sum;
   kernels().pointwise(call.op, call.options, call.arguments);

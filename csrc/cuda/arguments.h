@@ -27,7 +27,8 @@ void launch_total(const Total& total, cudaStream_t stream);
 
 struct PointwiseTask {
   PointwiseArguments a;        // a.sum is not used
-  Number denominator;          // if it is there, a.gradient_scale is its inverse
+  Number numerator;            // a.gradient_scale is multiplied by it, if it is there,
+  Number denominator;          // and divided by this one
   double* partials = nullptr;  // [most_blocks()], sums of values; nullptr: not wanted
   int64_t head = 0, runs = 0;  // chosen by launch_pointwise: elements before the first run; runs
 };

@@ -82,9 +82,10 @@ template <class V>
 __device__ __forceinline__ Weights<typename V::A> weights(const PointwiseTask& task) {
   using A = typename V::A;
   double scale = task.a.gradient_scale;
+  if (V::kGradient && task.numerator.data) scale *= get_number(task.numerator);
   if (V::kGradient && task.denominator.data) {
     const double denominator = get_number(task.denominator);
-    scale = denominator == 0 ? 0 : 1 / denominator;
+    scale = denominator == 0 ? 0 : scale / denominator;
   }
   if (!V::kEven || task.a.numel == 0) return {A(1), A(1), static_cast<A>(scale)};
   const auto first = [](const Elements& e, A absent) {

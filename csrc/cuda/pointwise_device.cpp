@@ -32,9 +32,10 @@ void run_pointwise(const Tensor& input, PointwiseCall& call) {
   const cuda::OnDeviceOf device(input);
   cuda::PointwiseTask task;
   task.a = call.arguments;
-  task.a.gradient_scale = call.denominator == 0 ? 0 : 1 / call.denominator;
-  std::optional<Tensor> normalizer, partials;
+  task.a.gradient_scale = call.normalizer ? 1 : call.denominator == 0 ? 0 : 1 / call.denominator;
+  std::optional<Tensor> normalizer, gradient, partials;
   if (call.normalizer) task.denominator = cuda::device_number(*call.normalizer, normalizer);
+  if (call.gradient) task.numerator = cuda::device_number(*call.gradient, gradient);
   if (call.loss) {
     partials = new_vector(input, cuda::most_blocks(), ScalarType::Double);
     task.partials = partials->mutable_data_ptr<double>();

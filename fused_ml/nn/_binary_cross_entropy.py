@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import Any, NamedTuple
 
 import torch
@@ -10,22 +11,24 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
+from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, why_not_plain
 from fused_ml.nn._support import (
     FLOATING,
+    FLOATING_NAMES,
     REDUCTIONS,
-    applier,
-    autocast_dtype,
+    autocasts,
+    gradients_in_forward,
     note_fallback,
-    plain,
     resolve_reduction,
     scale_gradient,
 )
 
+_NAME = "binary_cross_entropy_with_logits"
 _op = torch.ops.fused_ml.binary_cross_entropy_with_logits.default
 
 
 class _Options(NamedTuple):
-    reduction: str
+    reduction: int
     focal_gamma: float
     focal_alpha: float  # negative: none
     label_smoothing: float
@@ -49,9 +52,9 @@ def _composite(
         loss = loss * weight
     if not math.isnan(o.ignore_index):
         loss = torch.where(target == o.ignore_index, 0, loss)
-    if o.reduction == "none":
+    if o.reduction == REDUCTIONS["none"]:
         return loss.to(o.loss_dtype)
-    if o.reduction == "sum":
+    if o.reduction == REDUCTIONS["sum"]:
         return loss.sum().to(o.loss_dtype)
     return (loss.sum() / normalizer if normalizer is not None else loss.mean()).to(o.loss_dtype)
 
@@ -59,88 +62,98 @@ def _composite(
 def _run(inputs: Any, o: _Options, loss: bool, grads: tuple[bool, bool], upstream: Tensor | None = None):
     input, target, weight, pos_weight, normalizer = inputs
     return _op(
-        input, target, weight, pos_weight, normalizer, upstream, REDUCTIONS[o.reduction], o.focal_gamma,
+        input, target, weight, pos_weight, normalizer, upstream, o.reduction, o.focal_gamma,
         o.focal_alpha, o.label_smoothing, o.ignore_index, o.loss_dtype, loss, grads[0], grads[1],
     )  # fmt: skip
 
 
 class _BinaryCrossEntropyWithLogits(Function):
-    """mean and sum compute the gradients in forward; none computes them in backward."""
+    """mean and sum compute the gradients in forward; none, and float16, in backward."""
 
     @staticmethod
-    def forward(ctx, input, target, weight, pos_weight, normalizer, options):
-        ctx.options = options
+    def forward(ctx, input, target, weight, pos_weight, normalizer, *options):
+        ctx.options = _Options(*options)
         inputs = (input, target, weight, pos_weight, normalizer)
-        now = options.reduction != "none"
-        grads = (now and ctx.needs_input_grad[0], now and ctx.needs_input_grad[1])
-        found = iter(_run(inputs, options, True, grads))
+        needs = ctx.needs_input_grad[:2]
+        ctx.now = ctx.options.reduction != REDUCTIONS["none"] and gradients_in_forward(inputs, needs)
+        found = iter(_run(inputs, ctx.options, True, needs if ctx.now else (False, False)))
         loss = next(found)
-        ctx.save_for_backward(
-            *inputs,
-            next(found) if grads[0] else None,
-            next(found) if grads[1] else None,
-        )
+        ctx.save_for_backward(*inputs, *(next(found) if ctx.now and need else None for need in needs))
         return loss
 
     @staticmethod
     def backward(ctx, upstream):
         *inputs, grad_input, grad_target = ctx.saved_tensors
         needs = ctx.needs_input_grad[:2]
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            wanted = [t for t, need in zip(inputs[:2], needs, strict=True) if need]
-            loss = _composite(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], ctx.options)
-            grads = iter(torch.autograd.grad(loss, wanted, upstream, create_graph=True))
-            return (*(next(grads) if need else None for need in needs), *(None,) * 4)
-        if ctx.options.reduction == "none":
-            found = iter(_run(inputs, ctx.options, False, needs, upstream))
-            grad_input = next(found) if needs[0] else None
-            grad_target = next(found) if needs[1] else None
+        if not kernels_go_back(upstream):
+            grads = by_composite(lambda: _composite(*inputs, ctx.options), inputs[:2], needs, upstream)
+        elif ctx.now:
+            grads = [scale_gradient(g, upstream) if g is not None else None for g in (grad_input, grad_target)]
         else:
-            grad_input = scale_gradient(grad_input, upstream) if needs[0] else None
-            grad_target = scale_gradient(grad_target, upstream) if needs[1] else None
-        return (grad_input, grad_target, *(None,) * 4)
+            found = iter(_run(inputs, ctx.options, False, needs, upstream))
+            grads = [next(found) if need else None for need in needs]
+        return (*grads, *(None,) * (3 + len(ctx.options)))
 
 
-_apply = applier(_BinaryCrossEntropyWithLogits)
-
-
-def _same_arithmetic(input: Tensor, *others: Tensor | None) -> bool:
-    double = input.dtype == torch.float64
-    return all(t is None or (t.dtype in FLOATING and (t.dtype == torch.float64) == double) for t in others)
+_apply = applier(
+    _BinaryCrossEntropyWithLogits,
+    f"{_NAME}(Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor? normalizer, int reduction, "
+    "float focal_gamma, float focal_alpha, float label_smoothing, float ignore_index, ScalarType loss_dtype) -> Tensor",
+)
 
 
 def _expanded(tensor: Tensor | None, shape: torch.Size) -> Tensor | None:
     return tensor if tensor is None or tensor.shape == shape else tensor.expand(shape)
 
 
-def _broadcasts(tensor: Tensor | None, shape: torch.Size) -> bool:
+def _refusal_of_operand(tensor: Tensor | None, input: Tensor, shape: str, dtype: str, grad: str) -> str | None:
+    """Why no kernel reads a weight of the elements, in one of these words, or None."""
     if tensor is None:
-        return True
-    offset = len(shape) - tensor.dim()
-    return offset >= 0 and all(n in (1, shape[offset + d]) for d, n in enumerate(tensor.shape))
+        return None
+    offset = input.dim() - tensor.dim()
+    if offset < 0 or any(n not in (1, input.shape[offset + d]) for d, n in enumerate(tensor.shape)):
+        return shape
+    if tensor.dtype not in FLOATING or (tensor.dtype == torch.float64) != (input.dtype == torch.float64):
+        return dtype
+    return grad if tensor.requires_grad else None
 
 
-def _fusable(input: Any, target: Any, weight: Any, pos_weight: Any, reduction: str) -> bool:
-    if input is None or target is None or not plain(input, target, weight, pos_weight) or reduction not in REDUCTIONS:
-        return False
-    if input.dtype not in FLOATING or input.numel() == 0 or target.shape != input.shape:
-        return False
-    if not _same_arithmetic(input, target, weight, pos_weight) or input.dim() > 8:
-        return False
-    shape = input.shape
-    if not _broadcasts(weight, shape) or not _broadcasts(pos_weight, shape):
-        return False
-    return not any(t is not None and t.requires_grad for t in (weight, pos_weight))
+def _refusal(input: Any, target: Any, weight: Any, pos_weight: Any, reduction: Any) -> str | None:
+    """Why no kernel takes the call, or None."""
+    if input is None or target is None or not plain(input, target, weight, pos_weight):
+        return why_not_plain(input=input, target=target, weight=weight, pos_weight=pos_weight)
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+        return "reduction must be 'none', 'mean' or 'sum'"
+    if input.dtype not in FLOATING or input.numel() == 0 or input.dim() > 8:
+        return f"input must be {FLOATING_NAMES}, of one element or more and at most 8 dimensions"
+    if target.shape != input.shape:
+        return "target must have the input's shape"
+    if target.dtype not in FLOATING or (target.dtype == torch.float64) != (input.dtype == torch.float64):
+        return "target must be float64 with a float64 input, else float32, bfloat16 or float16: convert it"
+    for name, tensor in (("weight", weight), ("pos_weight", pos_weight)):
+        reason = _refusal_of_operand(
+            tensor,
+            input,
+            name + " must broadcast to the input's shape",
+            name + " must be float64 with a float64 input, else float32, bfloat16 or float16: convert it",
+            name + " requires a gradient, which no kernel computes: detach it",
+        )
+        if reason is not None:
+            return reason
+    return None
 
 
-def _check_extras(focal_gamma: float, focal_alpha: float | None, label_smoothing: float) -> None:
-    name = "binary_cross_entropy_with_logits"
-    if not (0 <= focal_gamma < math.inf):
-        raise ValueError(f"{name}: expected a finite focal_gamma >= 0, got {focal_gamma}")
+def _check_extras(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None and not isinstance(value, numbers.Real):
+            raise TypeError(f"{_NAME}: expected {name} to be a number, got {type(value).__name__}")
+    focal_gamma, focal_alpha, label_smoothing = (options[n] for n in ("focal_gamma", "focal_alpha", "label_smoothing"))
+    if focal_gamma is None or not (0 <= focal_gamma < math.inf):
+        raise ValueError(f"{_NAME}: expected a finite focal_gamma >= 0, got {focal_gamma}")
     if focal_alpha is not None and not (0 <= focal_alpha <= 1):
-        raise ValueError(f"{name}: expected focal_alpha in [0, 1] or None, got {focal_alpha}")
-    if not (0 <= label_smoothing <= 1):
-        raise ValueError(f"{name}: expected label_smoothing in [0, 1], got {label_smoothing}")
+        raise ValueError(f"{_NAME}: expected focal_alpha in [0, 1] or None, got {focal_alpha}")
+    if label_smoothing is None or not (0 <= label_smoothing <= 1):
+        raise ValueError(f"{_NAME}: expected label_smoothing in [0, 1], got {label_smoothing}")
 
 
 def binary_cross_entropy_with_logits(
@@ -188,29 +201,32 @@ def binary_cross_entropy_with_logits(
     """
     reduction = resolve_reduction(reduction, size_average, reduce)
     extras = bool(focal_gamma) or focal_alpha is not None or bool(label_smoothing) or ignore_index is not None
-    _check_extras(focal_gamma, focal_alpha, label_smoothing)
-    if not _fusable(input, target, weight, pos_weight, reduction):
-        if not extras:
-            result = TF.binary_cross_entropy_with_logits(
-                input, target, weight, reduction=reduction, pos_weight=pos_weight
-            )
-            note_fallback("nn.functional.binary_cross_entropy_with_logits", input)
-            return result
-        if reduction not in REDUCTIONS:
-            raise ValueError(f"{reduction} is not a valid value for reduction")
-    loss_dtype = autocast_dtype(input) or target.dtype
+    if extras or focal_gamma is None or label_smoothing is None:
+        _check_extras(
+            focal_gamma=focal_gamma, focal_alpha=focal_alpha, label_smoothing=label_smoothing, ignore_index=ignore_index
+        )
+    reason = _refusal(input, target, weight, pos_weight, reduction)
+    if reason and not extras:
+        result = TF.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
+        note_fallback(f"nn.functional.{_NAME}", reason, input)
+        return result
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    narrow = target.dtype in (torch.bfloat16, torch.float16)
     options = _Options(
-        reduction, float(focal_gamma), -1.0 if focal_alpha is None else float(focal_alpha), float(label_smoothing),
-        math.nan if ignore_index is None else float(ignore_index), loss_dtype,
+        REDUCTIONS[reduction], float(focal_gamma), -1.0 if focal_alpha is None else float(focal_alpha),
+        float(label_smoothing), math.nan if ignore_index is None else float(ignore_index),
+        torch.float32 if narrow and autocasts(input) else target.dtype,
     )  # fmt: skip
     normalizer = None
     if ignore_index is not None and reduction == "mean":
         normalizer = (target != ignore_index).sum()
-    if not _fusable(input, target, weight, pos_weight, reduction):
-        note_fallback("nn.functional.binary_cross_entropy_with_logits", input)
-        return _composite(input, target, weight, pos_weight, normalizer, options)
+    if reason:
+        loss = _composite(input, target, weight, pos_weight, normalizer, options)
+        note_fallback(f"nn.functional.{_NAME}", reason, input)
+        return loss
     shape = input.shape
     args = (input, target, _expanded(weight, shape), _expanded(pos_weight, shape), normalizer)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
-        return _apply(*args, options)
+        return _apply(*args, *options)
     return _run(args, options, True, (False, False))[0]

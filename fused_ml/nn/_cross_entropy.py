@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fused_ml.nn import _originals as TF
+from fused_ml.nn._calls import PLAIN, plain, unwatched, why_not_plain
 from fused_ml.nn._cross_entropy_autograd import CrossEntropyInPlace, apply, apply_common, op, run
-from fused_ml.nn._cross_entropy_by_torch import Options, by_torch, stats_of
+from fused_ml.nn._cross_entropy_by_torch import Options, composite_with_stats, stats_of, weights_beside_z_loss
 from fused_ml.nn._support import (
     CLASS_INDEX,
     FLOATING,
-    PLAIN,
+    REDUCTION_NAMES,
     REDUCTIONS,
     autocast_dtype,
-    no_transforms,
-    plain,
+    autocasts,
+    note_fallback,
+    refusal_of_class_weight,
+    refusal_of_classes,
+    refusal_of_logits,
+    refusal_of_options,
     resolve_reduction,
+    rows_of,
 )
 
 _SUMMED = {name: code for name, code in REDUCTIONS.items() if name != "none"}
@@ -30,54 +37,62 @@ def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) ->
     What the operator refuses (layouts, shapes, types) is left to the checks of the general call, and so to torch's own
     errors.
     """
-    code = _SUMMED.get(reduction)
     if (
-        code is None
-        or torch.compiler.is_compiling()
+        torch.compiler.is_compiling()
         or type(input) not in PLAIN
         or type(target) is not Tensor
+        or type(ignore_index) is not int
         or target.dtype not in CLASS_INDEX
-        or not (no_transforms() if input.is_cpu and target.is_cpu else plain(input, target))
+        or not (unwatched() if input.is_cpu and target.is_cpu else plain(input, target))
         or autocast_dtype(input) is not None
     ):
         return None
     try:
-        if input.requires_grad and torch.is_grad_enabled():
-            return apply_common(input, target, (code, ignore_index))
-        return op(input, target, code, ignore_index, False)[0]
-    except RuntimeError:
+        code = _SUMMED[reduction]
+        if not (input.requires_grad and torch.is_grad_enabled()):
+            return op(input, target, code, ignore_index, False)[0]
+        return None if input.dtype == torch.float16 else apply_common(input, target, (code, ignore_index))
+    except (RuntimeError, KeyError, TypeError):
         return None
 
 
-def _fusable(input: Any, target: Any, weight: Any, sample_weight: Any, normalizer: Any, o: Options) -> bool:
-    """Whether the kernel takes the call as it is. What it does not take, torch answers or refuses."""
+def _refusal(input: Any, target: Any, weight: Any, sample_weight: Any, normalizer: Any, reduction: Any,
+             ignore_index: Any, label_smoothing: Any) -> str | None:  # fmt: skip
+    """Why no kernel takes the call as it is, or None. What no kernel takes, torch answers or refuses."""
     if input is None or target is None or not plain(input, target, weight, sample_weight, normalizer):
-        return False
-    dims = input.dim()
-    if input.dtype not in FLOATING or dims == 0 or input.numel() == 0 or o.reduction not in REDUCTIONS:
-        return False
-    if not 0.0 <= o.label_smoothing <= 1.0:
-        return False
-    shape, class_dim = input.shape, 1 if dims > 1 else 0
-    if target.dtype in CLASS_INDEX:
-        if target.dim() != dims - 1 or target.shape != shape[:class_dim] + shape[class_dim + 1 :]:
-            return False
-    elif target.dtype != input.dtype or target.shape != shape or o.ignore_index >= 0:
-        return False
-    if weight is None and sample_weight is None and normalizer is None:
-        return True
-    if weight is not None and (
-        weight.dtype != input.dtype or weight.shape != (shape[class_dim],) or weight.requires_grad
-    ):
-        return False
-    rows = shape[:class_dim] + shape[class_dim + 1 :]
-    if sample_weight is not None and (sample_weight.shape != rows or sample_weight.requires_grad):
-        return False
-    return normalizer is None or not normalizer.requires_grad
+        return why_not_plain(
+            input=input, target=target, weight=weight, sample_weight=sample_weight, normalizer=normalizer
+        )
+    reason = refusal_of_options(reduction, ignore_index) or refusal_of_logits(input)
+    if reason is None and not (isinstance(label_smoothing, (float, int)) and 0.0 <= label_smoothing <= 1.0):
+        reason = "label_smoothing must be in [0, 1]"
+    if reason is None and target.is_floating_point():
+        reason = _refusal_of_probabilities(target, input, ignore_index)
+    elif reason is None:
+        reason = refusal_of_classes(target, input)
+    if reason is not None or (weight is None and sample_weight is None and normalizer is None):
+        return reason
+    if sample_weight is not None and (sample_weight.shape != rows_of(input) or sample_weight.requires_grad):
+        return "sample_weight requires a gradient, which no kernel computes: detach it"
+    if normalizer is not None and normalizer.requires_grad:
+        return "normalizer requires a gradient, which no kernel computes: detach it"
+    return refusal_of_class_weight(weight, input)
+
+
+def _refusal_of_probabilities(target: Tensor, input: Tensor, ignore_index: int) -> str | None:
+    if target.shape != input.shape:
+        return "target must have the input's shape"
+    if target.dtype != input.dtype:
+        return "target must have the input's dtype: convert it"
+    return "ignore_index goes with class targets" if ignore_index >= 0 else None
 
 
 def _check_extras(z_loss: Any, softcap: Any, sample_weight: Any, normalizer: Any, out_dtype: Any, input: Any,
                   target: Any) -> None:  # fmt: skip
+    for name, value in (("z_loss", z_loss), ("softcap", softcap), ("normalizer", normalizer)):
+        optional = name != "z_loss" and (value is None or (name == "normalizer" and isinstance(value, Tensor)))
+        if not optional and not isinstance(value, numbers.Real):
+            raise TypeError(f"cross_entropy: expected {name} to be a number, got {type(value).__name__}")
     if not (z_loss >= 0):
         raise ValueError(f"cross_entropy: expected z_loss >= 0, got {z_loss}")
     if softcap is not None and not (0 < softcap < float("inf")):
@@ -85,8 +100,9 @@ def _check_extras(z_loss: Any, softcap: Any, sample_weight: Any, normalizer: Any
     if out_dtype is not None and out_dtype not in FLOATING:
         raise TypeError(f"cross_entropy: expected a floating point out_dtype, got {out_dtype}")
     if sample_weight is not None:
-        rows = target.shape if not target.is_floating_point() else target.shape[:1] + target.shape[2:]
-        rows = rows if input.dim() > 1 else torch.Size(())
+        if not isinstance(sample_weight, Tensor):
+            raise TypeError(f"cross_entropy: expected sample_weight to be a Tensor, got {type(sample_weight).__name__}")
+        rows = rows_of(input)
         if sample_weight.shape != rows:
             raise ValueError(
                 f"cross_entropy: expected sample_weight of shape {tuple(rows)}, a weight for each target, got "
@@ -96,6 +112,14 @@ def _check_extras(z_loss: Any, softcap: Any, sample_weight: Any, normalizer: Any
         raise ValueError(
             f"cross_entropy: expected normalizer to be a number or a 0-d tensor, got shape {tuple(normalizer.shape)}"
         )
+
+
+def _as_autocast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32 where probabilities have another dtype than the logits, as autocast casts them."""
+    single = torch.float64 not in (input.dtype, target.dtype) and input.dtype in FLOATING and target.dtype in FLOATING
+    if single and input.dtype != target.dtype and autocasts(input):
+        return input.float(), target.float()
+    return input, target
 
 
 def cross_entropy(
@@ -168,59 +192,90 @@ def cross_entropy(
             return loss
     reduction = resolve_reduction(reduction, size_average, reduce)
     extras = bool(z_loss) or softcap is not None or sample_weight is not None or normalizer is not None
-    if extras or out_dtype is not None:
+    if extras or z_loss is None or out_dtype is not None:
         _check_extras(z_loss, softcap, sample_weight, normalizer, out_dtype, input, target)
     if normalizer is not None and not isinstance(normalizer, Tensor):
         normalizer = torch.full((), float(normalizer), dtype=torch.float64, device=getattr(input, "device", None))
-    if isinstance(input, Tensor):
+    if isinstance(input, Tensor) and isinstance(target, Tensor):
+        input, target = _as_autocast(input, target)
         out_dtype = out_dtype or autocast_dtype(input)
-    extras = extras or out_dtype is not None
-    loss_dtype: torch.dtype = out_dtype or (input.dtype if isinstance(input, Tensor) else torch.float32)
-    options = Options(
-        reduction,
-        ignore_index,
-        label_smoothing,
-        float(z_loss),
-        softcap or 0.0,
-        loss_dtype,
-    )
     args = (input, target, weight, sample_weight, normalizer)
-    if not _fusable(*args, options):
-        return by_torch(args, options, extras, return_stats)
+    reason = _refusal(*args, reduction, ignore_index, label_smoothing)
+    if reason and not (extras or out_dtype is not None or return_stats):
+        loss = TF.cross_entropy(
+            input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+        )
+        note_fallback("nn.functional.cross_entropy", reason, input)
+        return loss
+    return _general(args, reason, reduction, ignore_index, label_smoothing, z_loss, softcap, out_dtype,
+                    inplace_backward, return_stats)  # fmt: skip
+
+
+def _general(args, reason, reduction, ignore_index, label_smoothing, z_loss, softcap, out_dtype, inplace_backward,
+             return_stats) -> Any:  # fmt: skip
+    """The call whose arguments have been looked at, by a kernel unless there is a reason against it."""
+    input, target, weight, sample_weight, normalizer = args
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{reduction} is not a valid value for reduction")
+    options = Options(
+        REDUCTIONS[reduction], ignore_index, label_smoothing, float(z_loss), softcap or 0.0, out_dtype or input.dtype
+    )
+    if z_loss and weight is not None and normalizer is None and reduction == "mean" and not target.is_floating_point():
+        weight, normalizer = weights_beside_z_loss(target, weight, sample_weight, ignore_index, input)
+    args = (input, target, weight, sample_weight, normalizer)
+    if reason:
+        result = composite_with_stats(args, options, return_stats)
+        note_fallback("nn.functional.cross_entropy", reason, input)
+        return result
     try:
         return _fused(args, options, inplace_backward, return_stats)
     except RuntimeError as error:
         if "is out of bounds" in str(error):
-            TF.cross_entropy(input, target.long(), weight, ignore_index=ignore_index)  # torch's IndexError
+            TF.cross_entropy(input, target.long(), ignore_index=ignore_index)  # torch's IndexError
         raise
 
 
 def _fused(args: tuple, options: Options, inplace_backward: bool, return_stats: bool) -> Any:
     input, target = args[0], args[1]
     needs_grad = torch.is_grad_enabled() and (input.requires_grad or target.requires_grad)
-    numbers: Any = ()
+    place = None
+    if needs_grad and inplace_backward and not torch.compiler.is_compiling():
+        _check_in_place(input, target, options)
+        place = _place_of(input)
     if not needs_grad:
         loss, *numbers = run(args, options, (False, False), return_stats)
-    elif inplace_backward and not torch.compiler.is_compiling():
-        _check_in_place(input, target, options)
-        loss, *numbers, _ = CrossEntropyInPlace.apply(*args, options, return_stats)
-    elif return_stats:
-        loss, *numbers = apply(*args, options, True)
+    elif place is not None:
+        loss, *numbers, _ = CrossEntropyInPlace.apply(place[0], *args[1:], place[1], options, return_stats)
     else:
-        loss = apply(*args, options, False)
-    if options.reduction == "none" and input.dim() != 2:
-        loss = loss.reshape(input.shape[:1] + input.shape[2:] if input.dim() > 1 else ())
+        loss, *numbers = apply(*args, *options, return_stats)
+    if options.reduction == REDUCTIONS["none"] and input.dim() != 2:
+        loss = loss.reshape(rows_of(input))
     return (loss, stats_of(input, target, options, *numbers)) if return_stats else loss
 
 
+def _place_of(input: Tensor) -> tuple[Tensor, tuple | None] | None:
+    """The tensor that owns the logits' memory, and the logits' place in it; None if a gradient has none there.
+
+    A view must cover its base: elsewhere the base's gradient is 0, and its memory is not.
+    """
+    base = input._base
+    if base is None:
+        return input, None
+    apart = torch._debug_has_internal_overlap(input) == 0 and torch._debug_has_internal_overlap(base) == 0
+    if base.requires_grad and base.numel() == input.numel() and base.dtype == input.dtype and apart:
+        return base, (input.shape, input.stride(), input.storage_offset())
+    return None
+
+
 def _check_in_place(input: Tensor, target: Tensor, options: Options) -> None:
-    if input.is_leaf and input.requires_grad:
+    owner = input if input._base is None else input._base
+    if owner.is_leaf and owner.requires_grad:
         raise RuntimeError(
             "cross_entropy: a leaf tensor that requires grad cannot be overwritten with its gradient "
             "(inplace_backward=True); pass the logits a model computed, or call without inplace_backward"
         )
-    if options.reduction == "none" or target.is_floating_point():
+    if options.reduction == REDUCTIONS["none"] or target.is_floating_point():
         raise ValueError(
             "cross_entropy: inplace_backward=True needs class targets and reduction 'mean' or 'sum', got reduction "
-            f"{options.reduction!r} and targets of {target.dtype}"
+            f"{REDUCTION_NAMES[options.reduction]!r} and targets of {target.dtype}"
         )

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.graph import increment_version
 
+from fused_ml.nn._calls import applier, by_composite, direct_applier, kernels_go_back
 from fused_ml.nn._cross_entropy_by_torch import Options, composite
-from fused_ml.nn._support import REDUCTIONS, applier, direct_applier, scale_gradient
+from fused_ml.nn._support import REDUCTIONS, gradients_in_forward, keeps_graph, scale_gradient
 
 op = torch.ops.fused_ml.cross_entropy.default
 op_in_place = torch.ops.fused_ml.cross_entropy_.default
@@ -19,26 +21,30 @@ def run(inputs: Any, o: Options, grads: tuple[bool, bool], stats: bool, upstream
     """Loss, gradient of the input, of the target, log-sum-exp, predicted: those asked for."""
     input, target, weight, sample_weight, normalizer = inputs
     return op(
-        input, target, REDUCTIONS[o.reduction], o.ignore_index, grads[0], stats, o.loss_dtype, weight,
+        input, target, o.reduction, o.ignore_index, grads[0], stats, o.loss_dtype, weight,
         o.label_smoothing, o.z_loss, o.softcap, sample_weight, normalizer, grads[1], upstream,
     )  # fmt: skip
 
 
+def _gradients(inputs: list, o: Options, needs: tuple[bool, bool], upstream: Tensor) -> list[Tensor | None]:
+    """By a sweep of their own."""
+    found = iter(run(inputs, o, needs, False, upstream if o.reduction else upstream.reshape(-1)))
+    next(found)
+    return [next(found) if need else None for need in needs]
+
+
 class CrossEntropy(Function):
-    """mean and sum compute the gradient in forward, where the logits are in cache; none computes it in backward."""
+    """mean and sum compute the gradient in forward, where the logits are in cache; none, and float16, in backward."""
 
     @staticmethod
     def forward(ctx, input, target, weight, sample_weight, normalizer, options, stats):
         ctx.options = options
         inputs = (input, target, weight, sample_weight, normalizer)
-        grads = ctx.needs_input_grad[:2] if options.reduction != "none" else (False, False)
-        found = iter(run(inputs, options, grads, stats))
+        needs = ctx.needs_input_grad[:2]
+        ctx.now = options.reduction != REDUCTIONS["none"] and gradients_in_forward(inputs, needs)
+        found = iter(run(inputs, options, needs if ctx.now else (False, False), stats))
         loss = next(found)
-        ctx.save_for_backward(
-            *inputs,
-            next(found) if grads[0] else None,
-            next(found) if grads[1] else None,
-        )
+        ctx.save_for_backward(*inputs, *(next(found) if ctx.now and need else None for need in needs))
         if not stats:
             return loss
         lse, predicted = found
@@ -48,25 +54,33 @@ class CrossEntropy(Function):
     @staticmethod
     def backward(ctx, upstream, *_):
         *inputs, grad_input, grad_target = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return _differentiable_backward(inputs, needs, ctx.options, upstream)
-        if ctx.options.reduction == "none":
-            found = iter(run(inputs, ctx.options, needs[:2], False, upstream.reshape(-1)))
-            next(found)
-            grad_input = next(found) if needs[0] else None
-            grad_target = next(found) if needs[1] else None
+        needs, options = ctx.needs_input_grad[:2], ctx.options
+        if not kernels_go_back(upstream):
+            grads = by_composite(lambda: composite(*inputs, options), inputs[:2], needs, upstream)
+        elif ctx.now:
+            grads = [scale_gradient(g, upstream) if g is not None else None for g in (grad_input, grad_target)]
         else:
-            grad_input = scale_gradient(grad_input, upstream) if needs[0] else None
-            grad_target = scale_gradient(grad_target, upstream) if needs[1] else None
-        return grad_input, grad_target, None, None, None, None, None
+            grads = _gradients(inputs, options, needs, upstream)
+        return (*grads, *(None,) * 5)
 
 
-apply = applier(CrossEntropy)
+def _call(input, target, weight, sample_weight, normalizer, *rest) -> list[Tensor]:
+    *options, stats = rest
+    found = CrossEntropy.apply(input, target, weight, sample_weight, normalizer, Options(*options), stats)
+    return list(found) if stats else [found]
+
+
+apply = applier(
+    CrossEntropy,
+    "cross_entropy(Tensor input, Tensor target, Tensor? weight, Tensor? sample_weight, Tensor? normalizer, "
+    "int reduction, int ignore_index, float label_smoothing, float z_loss, float softcap, ScalarType loss_dtype, "
+    "bool stats) -> Tensor[]",
+    _call,
+)
 
 
 class ClassCrossEntropy(Function):
-    """The common call: a mean or sum over classes and no option but ignore_index.
+    """The common call: a mean or sum over classes, not in float16, and no option but ignore_index.
 
     The call is one argument: each costs 0.2 us, and each its None in backward.
     """
@@ -82,48 +96,70 @@ class ClassCrossEntropy(Function):
     @staticmethod
     def backward(ctx, upstream):
         input, target, grad_input = ctx.saved_tensors
-        if not torch.is_grad_enabled():
+        if kernels_go_back(upstream):
             return scale_gradient(grad_input, upstream), None, None
         code, ignore_index = ctx.call
-        options = Options("mean" if code == REDUCTIONS["mean"] else "sum", ignore_index, 0.0, 0.0, 0.0, input.dtype)
-        return _differentiable_backward([input, target, None, None, None], (True, False), options, upstream)[:3]
+        options = Options(code, ignore_index, 0.0, 0.0, 0.0, input.dtype)
+        grads = by_composite(lambda: composite(input, target, None, None, None, options), [input], (True,), upstream)
+        return grads[0], None, None
 
 
 apply_common = direct_applier(ClassCrossEntropy)
 
 
-def _differentiable_backward(inputs: list, needs: tuple, options: Options, upstream: Tensor) -> tuple:
-    """The same gradients as functions of the inputs and of upstream (create_graph=True)."""
-    wanted = [t for t, need in zip(inputs[:2], needs[:2], strict=True) if need]
-    loss = composite(inputs[0], inputs[1], inputs[2], inputs[3], inputs[4], options)
-    grads = iter(torch.autograd.grad(loss, wanted, upstream.reshape(loss.shape), create_graph=True))
-    return (*(next(grads) if need else None for need in needs[:2]), *(None,) * 5)
-
-
 class CrossEntropyInPlace(Function):
-    """The gradient is written over the logits, which are marked dirty: no memory beyond them."""
+    """The gradient is written over the logits, which are marked dirty: no memory beyond them.
+
+    `base` is the tensor that owns the logits' memory, and `view` says where in it they lie (sizes, strides, offset),
+    or is None: autograd lets a Function change a whole tensor only. The gradient takes its place, element by element.
+    """
 
     @staticmethod
-    def forward(ctx, input, target, weight, sample_weight, normalizer, o, stats):
+    def forward(ctx, base, target, weight, sample_weight, normalizer, view, o, stats):
         ctx.set_materialize_grads(False)
-        loss, lse, predicted = op_in_place(
-            input, target, REDUCTIONS[o.reduction], o.ignore_index, stats, o.loss_dtype, weight,
-            o.label_smoothing, o.z_loss, o.softcap, sample_weight, normalizer,
-        )  # fmt: skip
-        ctx.mark_dirty(input)
+        logits = _logits(base, view)
+        inputs = (target, weight, sample_weight, normalizer)
+        ctx.now = gradients_in_forward([base], [True])
+        if ctx.now:
+            loss, lse, predicted = _over(logits, inputs, o, stats)
+            ctx.save_for_backward(base.detach())
+        else:  # the logits stay until backward, but nobody else may count on them any more
+            loss, *numbers = run((logits, *inputs), o, (False, False), stats)
+            lse, predicted = numbers or (base.new_empty(0), base.new_empty(0))
+            increment_version(base)
+            ctx.save_for_backward(base.detach(), *inputs)
+        ctx.view, ctx.options = view, o
+        ctx.mark_dirty(base)
         ctx.mark_non_differentiable(lse, predicted)
-        ctx.save_for_backward(input.detach())
-        return loss, lse, predicted, input
+        return loss, lse, predicted, base
 
     @staticmethod
     def backward(ctx, upstream, _lse, _predicted, over_input):
-        if torch.is_grad_enabled() or over_input is not None:
+        if upstream is None and over_input is None:
+            return (None,) * 8
+        if over_input is not None or not kernels_go_back(upstream):
             raise RuntimeError(
                 "cross_entropy with inplace_backward=True overwrote the logits with their gradient: expected one plain "
-                "backward through the loss, got a second derivative or another use of the logits. Call without "
-                "inplace_backward."
+                "backward through the loss, got a second derivative, a batched gradient or another use of the logits. "
+                "Call without inplace_backward."
             )
-        if upstream is None:
-            return (None,) * 7
-        (grad,) = ctx.saved_tensors
-        return (scale_gradient(grad, upstream), *(None,) * 6)
+        base, *inputs = ctx.saved_tensors
+        if ctx.now:
+            return (scale_gradient(base, upstream), *(None,) * 7)
+        if keeps_graph():
+            base = base.clone(memory_format=torch.preserve_format)
+        _over(_logits(base, ctx.view), inputs, ctx.options, False, upstream)
+        return (base, *(None,) * 7)
+
+
+def _logits(base: Tensor, view: tuple | None) -> Tensor:
+    return base if view is None else base.as_strided(*view)
+
+
+def _over(logits: Tensor, inputs: Any, o: Options, stats: bool, upstream: Tensor | None = None) -> tuple:
+    """Write the gradient over the logits; loss, log-sum-exp and predicted."""
+    target, weight, sample_weight, normalizer = inputs
+    return op_in_place(
+        logits, target, o.reduction, o.ignore_index, stats, o.loss_dtype, weight, o.label_smoothing, o.z_loss,
+        o.softcap, sample_weight, normalizer, upstream,
+    )  # fmt: skip

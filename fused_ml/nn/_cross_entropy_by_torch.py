@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._support import note_fallback
+from fused_ml.nn._support import REDUCTION_NAMES, REDUCTIONS, class_dim, rows_of
 
 
 class CrossEntropyStats(NamedTuple):
@@ -23,7 +23,7 @@ class CrossEntropyStats(NamedTuple):
 
 
 class Options(NamedTuple):
-    reduction: str
+    reduction: int
     ignore_index: int
     label_smoothing: float
     z_loss: float
@@ -36,60 +36,90 @@ def composite(
     normalizer: Tensor | None, o: Options,
 ) -> Tensor:  # fmt: skip
     """The same loss from differentiable torch operations: for second derivatives, and where no kernel exists."""
-    logits = o.softcap * torch.tanh(input / o.softcap) if o.softcap else input
+    logits = capped(input, o.softcap)
     distribution = target.is_floating_point()
     if not distribution:
         target = target.long()
+    if weight is not None:  # a kernel takes the one in float32 beside 16-bit logits
+        logits, weight = _promoted(logits, weight)
     plain_mean = o.z_loss == 0 and sample_weight is None and normalizer is None
     loss = TF.cross_entropy(
         logits, target, weight, ignore_index=o.ignore_index,
-        reduction=o.reduction if plain_mean else "none", label_smoothing=o.label_smoothing,
+        reduction=REDUCTION_NAMES[o.reduction] if plain_mean else "none", label_smoothing=o.label_smoothing,
     )  # fmt: skip
     if plain_mean:
         return loss.to(o.loss_dtype)
-    class_dim = 1 if input.dim() > 1 else 0
     keep = torch.ones_like(loss, dtype=torch.bool) if distribution else target != o.ignore_index
     if o.z_loss:
-        loss = loss + torch.where(keep, o.z_loss * logits.logsumexp(class_dim) ** 2, 0)
+        loss = loss + torch.where(keep, o.z_loss * logits.logsumexp(class_dim(input)) ** 2, 0)
     if sample_weight is not None:
         loss = loss * sample_weight
-    if o.reduction == "none":
+    if o.reduction == REDUCTIONS["none"]:
         return loss.to(o.loss_dtype)
-    if o.reduction == "sum":
+    if o.reduction == REDUCTIONS["sum"]:
         return loss.sum().to(o.loss_dtype)
     if normalizer is None:
-        rows = torch.ones_like(loss) if sample_weight is None else sample_weight.to(loss.dtype)
-        if not distribution and weight is not None:
-            rows = rows * weight[target.clamp(min=0, max=weight.numel() - 1)]
-        normalizer = torch.where(keep, rows, 0).sum()
+        weights = None if distribution else weight
+        normalizer = sum_of_weights(target, weights, sample_weight, None if distribution else o.ignore_index, input)
     return (loss.sum() / normalizer).to(o.loss_dtype)
 
 
+def capped(input: Tensor, softcap: float) -> Tensor:
+    return softcap * torch.tanh(input / softcap) if softcap else input
+
+
+def _promoted(*tensors: Tensor) -> list[Tensor]:
+    dtype = tensors[0].dtype
+    for t in tensors:
+        dtype = torch.promote_types(dtype, t.dtype)
+    return [t.to(dtype) for t in tensors]
+
+
+def sum_of_weights(
+    target: Tensor, weight: Tensor | None, sample_weight: Tensor | None, ignore_index: int | None, input: Tensor
+) -> Tensor:
+    """Sum of the weights of class and row over the rows that count: what mean divides by. float64."""
+    rows = torch.ones(rows_of(input), dtype=torch.float64, device=input.device)
+    if sample_weight is not None:
+        rows = rows * sample_weight
+    if weight is not None:
+        rows = rows * weight[target.long().clamp(min=0, max=weight.numel() - 1)]
+    return (rows if ignore_index is None else torch.where(target != ignore_index, rows, 0)).sum()
+
+
+def weights_beside_z_loss(
+    target: Tensor, weight: Tensor, sample_weight: Tensor | None, ignore_index: int, input: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Class weights and a normalizer that make mean average the z-loss over the rows, whatever the class weights.
+
+    The cross entropy is divided by the sum of the rows' class weights, the z-loss by the number of rows (both with
+    their sample weights): so the class weights are divided by the first, and all by the second.
+    """
+    by_class = sum_of_weights(target, weight, sample_weight, ignore_index, input)
+    by_row = sum_of_weights(target, None, sample_weight, ignore_index, input)
+    nothing = by_class == 0  # as without z-loss: no gradient
+    dtype = torch.float64 if input.dtype == torch.float64 else torch.float32
+    scaled = (weight.double() * torch.where(nothing, 0, by_row / by_class)).to(dtype)
+    return scaled, torch.where(nothing, 0, by_row)
+
+
 def stats_of(input: Tensor, target: Tensor, o: Options, lse: Tensor, predicted: Tensor) -> CrossEntropyStats:
-    rows = input.shape[:1] + input.shape[2:] if input.dim() > 1 else torch.Size(())
+    rows = rows_of(input)
     predicted = predicted.reshape(rows)
     if target.is_floating_point():
-        correct = predicted == target.argmax(1 if input.dim() > 1 else 0)
+        correct = predicted == target.argmax(class_dim(input))
     else:
         correct = (predicted == target) & (target != o.ignore_index)
     return CrossEntropyStats(lse.reshape(rows), predicted, correct)
 
 
-def by_torch(args: tuple, o: Options, extras: bool, return_stats: bool) -> Any:
-    """The call as torch answers it: with its errors if it is a bad one."""
-    input, target, weight = args[:3]
-    if not extras and not return_stats:
-        loss = TF.cross_entropy(
-            input, target, weight, ignore_index=o.ignore_index, reduction=o.reduction,
-            label_smoothing=o.label_smoothing,
-        )  # fmt: skip
-        note_fallback("nn.functional.cross_entropy", input)
-        return loss
-    loss = composite(input, target, weight, args[3], args[4], o)
-    note_fallback("nn.functional.cross_entropy", input)
+def composite_with_stats(args: tuple, o: Options, return_stats: bool) -> Any:
+    """The call with options that torch's function does not have, in torch's operations."""
+    input, target = args[:2]
+    loss = composite(*args, o)
     if not return_stats:
         return loss
-    class_dim = 1 if input.dim() > 1 else 0
-    logits = o.softcap * torch.tanh(input.detach() / o.softcap) if o.softcap else input.detach()
+    logits = capped(input.detach(), o.softcap)
     logits = logits if logits.dtype == torch.float64 else logits.float()
-    return loss, stats_of(input, target, o, logits.logsumexp(class_dim), logits.argmax(class_dim))
+    dim = class_dim(input)
+    return loss, stats_of(input, target, o, logits.logsumexp(dim), logits.argmax(dim))

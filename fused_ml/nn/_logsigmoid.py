@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._support import FLOATING, applier, note_fallback, plain
+from fused_ml.nn._calls import applier, kernels_go_back, plain, why_not_plain
+from fused_ml.nn._support import FLOATING, FLOATING_NAMES, note_fallback
 
 _op = torch.ops.fused_ml.logsigmoid.default
 _backward = torch.ops.fused_ml.logsigmoid_backward.default
@@ -22,21 +25,31 @@ class _LogSigmoid(Function):
     @staticmethod
     def backward(ctx, grad):
         (input,) = ctx.saved_tensors
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if not kernels_go_back(grad):
             return grad * torch.sigmoid(-input)
         return _backward(grad, input)
 
 
-_apply = applier(_LogSigmoid)
+_apply = applier(_LogSigmoid, "logsigmoid(Tensor input) -> Tensor")
 
 
-def logsigmoid(input: Tensor) -> Tensor:
+def _refusal(input: Any, out: Any) -> str | None:
+    """Why no kernel takes the call, or None."""
+    if out is not None:
+        return "out is given"
+    if input is None or not plain(input):
+        return why_not_plain(input=input)
+    return None if input.dtype in FLOATING and input.numel() else f"input must be {FLOATING_NAMES}, and not empty"
+
+
+def logsigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     r"""Log-sigmoid, elementwise: :func:`torch.nn.functional.logsigmoid`.
 
     :math:`\log \sigma(x) = \min(x, 0) - \log(1 + e^{-|x|})`.
 
     Args:
         input: any shape; float32, float64, bfloat16 or float16. Other dtypes go to torch.
+        out: a tensor for the result, as torch's builtin takes; the call is then torch's.
 
     Returns:
         A tensor of the input's shape and dtype.
@@ -49,9 +62,9 @@ def logsigmoid(input: Tensor) -> Tensor:
         >>> logsigmoid(torch.zeros(2))
         tensor([-0.6931, -0.6931])
     """
-    if input is None or not plain(input) or input.dtype not in FLOATING or input.numel() == 0:
-        result = TF.logsigmoid(input)
-        note_fallback("nn.functional.logsigmoid", input)
+    if reason := _refusal(input, out):
+        result = TF.logsigmoid(input) if out is None else TF.logsigmoid(input, out=out)
+        note_fallback("nn.functional.logsigmoid", reason, input)
         return result
     if torch.is_grad_enabled() and input.requires_grad:
         return _apply(input)

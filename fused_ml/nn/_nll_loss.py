@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,14 +10,16 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
+from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, why_not_plain
 from fused_ml.nn._support import (
-    CLASS_INDEX,
-    FLOATING,
+    REDUCTION_NAMES,
     REDUCTIONS,
-    applier,
     autocast_dtype,
     note_fallback,
-    plain,
+    refusal_of_class_weight,
+    refusal_of_classes,
+    refusal_of_logits,
+    refusal_of_options,
     resolve_reduction,
 )
 
@@ -27,8 +30,8 @@ _backward = torch.ops.fused_ml.nll_loss_backward.default
 class _NLLLoss(Function):
     @staticmethod
     def forward(ctx, input, target, weight, reduction, ignore_index):
-        loss, total = _op(input, target, weight, REDUCTIONS[reduction], ignore_index)
-        ctx.save_for_backward(input, target, weight, None if reduction == "none" else total)
+        loss, total = _op(input, target, weight, reduction, ignore_index)
+        ctx.save_for_backward(input, target, weight, total if reduction else None)
         ctx.args = reduction, ignore_index
         return loss
 
@@ -36,31 +39,31 @@ class _NLLLoss(Function):
     def backward(ctx, upstream):
         input, target, weight, total = ctx.saved_tensors
         reduction, ignore_index = ctx.args
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            loss = TF.nll_loss(input, target.long(), weight, ignore_index=ignore_index, reduction=reduction)
-            (grad,) = torch.autograd.grad(loss, input, upstream.reshape(loss.shape), create_graph=True)
-            return grad, None, None, None, None
+        if not kernels_go_back(upstream):
+            weights = weight if weight is None else weight.to(input.dtype)
+            options = {"ignore_index": ignore_index, "reduction": REDUCTION_NAMES[reduction]}
+            composite = partial(TF.nll_loss, input, target.long(), weights, **options)
+            return (*by_composite(composite, [input], (True,), upstream), None, None, None, None)
         grad = _backward(
             upstream.reshape(-1) if total is None else upstream, input, target, weight, ignore_index, total
         )
         return grad, None, None, None, None
 
 
-_apply = applier(_NLLLoss)
+_apply = applier(
+    _NLLLoss, "nll_loss(Tensor input, Tensor target, Tensor? weight, int reduction, int ignore_index) -> Tensor"
+)
 
 
-def _fusable(input: Any, target: Any, weight: Any, reduction: str) -> bool:
-    if input is None or target is None or not plain(input, target, weight) or reduction not in REDUCTIONS:
-        return False
-    dims = input.dim()
-    if input.dtype not in FLOATING or dims == 0 or input.numel() == 0 or target.dtype not in CLASS_INDEX:
-        return False
-    class_dim = 1 if dims > 1 else 0
-    shape = input.shape
-    if target.dim() != dims - 1 or target.shape != shape[:class_dim] + shape[class_dim + 1 :]:
-        return False
-    return weight is None or (
-        weight.dtype == input.dtype and weight.shape == (shape[class_dim],) and not weight.requires_grad
+def _refusal(input: Any, target: Any, weight: Any, reduction: Any, ignore_index: Any) -> str | None:
+    """Why no kernel takes the call, or None."""
+    if input is None or target is None or not plain(input, target, weight):
+        return why_not_plain(input=input, target=target, weight=weight)
+    return (
+        refusal_of_options(reduction, ignore_index)
+        or refusal_of_logits(input)
+        or refusal_of_classes(target, input)
+        or refusal_of_class_weight(weight, input)
     )
 
 
@@ -99,19 +102,17 @@ def nll_loss(
         torch.Size([])
     """
     reduction = resolve_reduction(reduction, size_average, reduce)
-    if not _fusable(input, target, weight, reduction):
+    if reason := _refusal(input, target, weight, reduction, ignore_index):
         result = TF.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
-        note_fallback("nn.functional.nll_loss", input)
+        note_fallback("nn.functional.nll_loss", reason, input)
         return result
-    dtype = autocast_dtype(input)
-    if dtype is not None:
-        input = input.to(dtype)
-        weight = weight if weight is None else weight.to(dtype)
+    input = input.to(autocast_dtype(input) or input.dtype)
+    code = REDUCTIONS[reduction]
     try:
         if torch.is_grad_enabled() and input.requires_grad:
-            loss = _apply(input, target, weight, reduction, ignore_index)
+            loss = _apply(input, target, weight, code, ignore_index)
         else:
-            loss, _ = _op(input, target, weight, REDUCTIONS[reduction], ignore_index)
+            loss, _ = _op(input, target, weight, code, ignore_index)
     except RuntimeError as error:
         if "is out of bounds" in str(error):
             TF.nll_loss(input, target.long(), weight, ignore_index=ignore_index)  # torch's IndexError

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._support import FLOATING, applier, note_fallback, plain
+from fused_ml.nn._calls import applier, kernels_go_back, plain, why_not_plain
+from fused_ml.nn._support import FLOATING, FLOATING_NAMES, autocasts, note_fallback
 
 _softmax = torch.ops.fused_ml.softmax.default
 _softmax_backward = torch.ops.fused_ml.softmax_backward.default
@@ -29,13 +30,13 @@ class _Softmax(Function):
     def backward(ctx, grad):
         (output,) = ctx.saved_tensors
         dim, negate, input_dtype = ctx.args
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if not kernels_go_back(grad):
             result = output * (grad - (grad * output).sum(dim, keepdim=True))
             return (-result if negate else result).to(input_dtype), None, None, None
         return _softmax_backward(grad, output, dim, negate, input_dtype), None, None, None
 
 
-_apply_softmax = applier(_Softmax)
+_apply_softmax = applier(_Softmax, "softmax(Tensor input, int dim, bool negate, ScalarType dtype) -> Tensor")
 
 
 class _LogSoftmax(Function):
@@ -50,29 +51,31 @@ class _LogSoftmax(Function):
     def backward(ctx, grad):
         (output,) = ctx.saved_tensors
         dim, input_dtype = ctx.args
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if not kernels_go_back(grad):
             return (grad - output.exp() * grad.sum(dim, keepdim=True)).to(input_dtype), None, None
         return _log_softmax_backward(grad, output, dim, input_dtype), None, None
 
 
-_apply_logsoftmax = applier(_LogSoftmax)
+_apply_log_softmax = applier(_LogSoftmax, "log_softmax(Tensor input, int dim, ScalarType dtype) -> Tensor")
 
 
-def _fusable(input: Any, dim: Any, dtype: Any) -> bool:
-    return (
-        input is not None
-        and plain(input)
-        and input.dtype in FLOATING
-        and (dtype is None or dtype in FLOATING)
-        and input.numel() > 0
-        and input.dim() > 0
-        and type(dim) is int
-        and -input.dim() <= dim < input.dim()
-    )
+def _refusal(input: Any, dim: Any, dtype: Any) -> str | None:
+    """Why no kernel takes the call, or None."""
+    if input is None or not plain(input):
+        return why_not_plain(input=input)
+    if input.dtype not in FLOATING:
+        return f"input must be {FLOATING_NAMES}"
+    if dtype is not None and dtype not in FLOATING:
+        return f"dtype must be {FLOATING_NAMES}"
+    if input.numel() == 0 or input.dim() == 0:
+        return "input is a single number, or empty"
+    return None if type(dim) is int and -input.dim() <= dim < input.dim() else "dim must be an int within the range"
 
 
 def _cast(input: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, torch.dtype]:
     """The input as torch casts it first, but for half types to float32: there the kernel computes in float32 anyway."""
+    if dtype is None and input.is_cuda and autocasts(input):  # only there autocast computes softmax in float32
+        dtype = torch.promote_types(input.dtype, torch.float32)
     if dtype is None or dtype == input.dtype:
         return input, input.dtype
     if dtype == torch.float32 and input.dtype != torch.float64:
@@ -103,9 +106,9 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     """
     if dim is None and isinstance(input, Tensor):
         dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel)
-    if not _fusable(input, dim, dtype):
+    if reason := _refusal(input, dim, dtype):
         result = TF.softmax(input, dim, _stacklevel + 1, dtype)
-        note_fallback("nn.functional.softmax", input)
+        note_fallback("nn.functional.softmax", reason, input)
         return result
     assert dim is not None
     return _run_softmax(input, dim, False, dtype)
@@ -134,9 +137,9 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     """
     if dim is None and isinstance(input, Tensor):
         dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel)
-    if not _fusable(input, dim, dtype):
+    if reason := _refusal(input, dim, dtype):
         result = TF.softmin(input, dim, _stacklevel + 1, dtype)
-        note_fallback("nn.functional.softmin", input)
+        note_fallback("nn.functional.softmin", reason, input)
         return result
     assert dim is not None
     return _run_softmax(input, dim, True, dtype)
@@ -175,11 +178,11 @@ def log_softmax(
     """
     if dim is None and isinstance(input, Tensor):
         dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel)
-    if not _fusable(input, dim, dtype):
+    if reason := _refusal(input, dim, dtype):
         result = TF.log_softmax(input, dim, _stacklevel + 1, dtype)
-        note_fallback("nn.functional.log_softmax", input)
+        note_fallback("nn.functional.log_softmax", reason, input)
         return result
     input, dtype = _cast(input, dtype)
     if torch.is_grad_enabled() and input.requires_grad:
-        return _apply_logsoftmax(input, dim, dtype)
+        return _apply_log_softmax(input, dim, dtype)
     return _log_softmax(input, dim, dtype)

@@ -1,72 +1,32 @@
-"""What the fused functions share: which tensors the kernels take, reductions, and scaling a saved gradient."""
+"""What the fused functions share: dtypes, reductions, and the gradient that forward has computed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
 from torch.nn import _reduction
 
 from fused_ml._fallback import warn_fallback
-from fused_ml._library import cuda_problem
+from fused_ml.nn._calls import is_memory
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
+REDUCTION_NAMES = tuple(REDUCTIONS)
 FLOATING = frozenset({torch.float32, torch.float64, torch.bfloat16, torch.float16})
 CLASS_INDEX = frozenset({torch.uint8, torch.int32, torch.int64})
+FLOATING_NAMES = "float32, float64, bfloat16 or float16"
 _NARROW = frozenset({torch.bfloat16, torch.float16})
-PLAIN = (Tensor, torch.nn.Parameter)
-_STRIDED = torch.strided
-_is_compiling = torch.compiler.is_compiling
-_transforms = torch._C._functorch.peek_interpreter_stack
-_keep_graph = torch._C._autograd._get_current_graph_task_keep_graph
+_SINGLE = _NARROW | {torch.float32}  # computed in float32
+_WITH_AUTOCAST = frozenset({"cpu", "cuda"})
+keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 
-def plain(*tensors: Tensor | None) -> bool:
-    """Whether every one is None or a dense tensor that the kernels may read: no subclass, no function transform."""
-    for t in tensors:
-        if t is not None and (type(t) not in PLAIN or not t.is_cpu or t.layout is not _STRIDED):
-            if not _plain_on_cuda(tensors):
-                return False
-            break
-    return _is_compiling() or no_transforms()
-
-
-def no_transforms() -> bool:
-    """Whether neither a function transform nor forward-mode differentiation is under way."""
-    return _transforms() is None and forward_ad._current_level < 0
-
-
-def _plain_on_cuda(tensors: tuple[Tensor | None, ...]) -> bool:
-    there = [t for t in tensors if t is not None]
-    return not cuda_problem() and all(
-        type(t) in PLAIN and t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there
-    )
-
-
-def direct_applier(function: type[Function]) -> Callable[..., Any]:
-    """As :func:`applier`, for calls that nobody compiles."""
-    return torch._C._FunctionBase.__dict__["apply"].__get__(None, function)
-
-
-def applier(function: type[Function]) -> Callable[..., Any]:
-    """``function.apply`` without its Python wrapper, which unwraps what :func:`plain` has ruled out (5 us a call)."""
-    direct = direct_applier(function)
-
-    def apply(*args: Any) -> Any:
-        return function.apply(*args) if _is_compiling() else direct(*args)
-
-    return apply
-
-
-def note_fallback(name: str, *tensors: object) -> None:
-    """Warn if torch is about to answer a call that looks valid."""
-    first = tensors[0]
-    if isinstance(first, Tensor) and first.numel() and first.is_floating_point():
-        reason = "no fused kernel for these dtypes, devices, tensor types or options"
-        warn_fallback(name, (cuda_problem() if first.is_cuda else "") or reason)
+def note_fallback(name: str, reason: str, input: object) -> None:
+    """Warn that torch has answered a call that could have been a kernel's."""
+    if isinstance(input, Tensor) and input.is_floating_point() and (input.is_nested or input.numel()):
+        warn_fallback(name, reason)
 
 
 def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:
@@ -76,21 +36,79 @@ def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | 
     return _reduction.legacy_get_string(size_average, reduce)
 
 
+def autocasts(tensor: Tensor) -> bool:
+    """Whether autocast is on for operators on this tensor."""
+    device = tensor.device.type
+    return device in _WITH_AUTOCAST and torch.is_autocast_enabled(device)
+
+
 def autocast_dtype(input: Tensor) -> torch.dtype | None:
     """float32 where torch's autocast would compute a loss of `input` in it, else None."""
-    return torch.float32 if input.dtype in _NARROW and torch.is_autocast_enabled(input.device.type) else None
+    return torch.float32 if input.dtype in _NARROW and autocasts(input) else None
+
+
+def gradients_in_forward(inputs: Sequence[Tensor | None], needs: Sequence[bool]) -> bool:
+    """Whether the gradients needed may be computed before the gradient from above is known.
+
+    Not in float16: rounded before a loss scale is applied, small ones would be 0, which is what the scale is for.
+    """
+    return not any(need and t is not None and t.dtype == torch.float16 for t, need in zip(inputs, needs, strict=False))
 
 
 def scale_gradient(grad: Tensor, upstream: Tensor) -> Tensor:
     """`grad * upstream` for a gradient that forward saved and backward hands out.
 
-    In place where nobody will ask for it again, and not at all where upstream is 1.
+    In place where nobody will ask for it again, and not at all where upstream is 1. `upstream` is never rounded to
+    16 bits.
     """
-    if _is_compiling():
-        return grad * upstream.to(grad.dtype)
-    if _keep_graph():
-        return grad * upstream
+    if not is_memory(upstream) or keeps_graph():
+        wide = torch.float32 if grad.dtype in _NARROW else grad.dtype
+        return (grad.to(wide) * upstream.to(wide)).to(grad.dtype)
     if grad.is_cuda:  # not worth waiting for: the kernel looks at the number
         torch.ops.fused_ml.scale_(grad, upstream)
         return grad
     return grad if upstream.item() == 1 else grad.mul_(upstream)
+
+
+def class_dim(input: Tensor) -> int:
+    """Where the classes of logits are."""
+    return 1 if input.dim() > 1 else 0
+
+
+def rows_of(input: Tensor) -> torch.Size:
+    """The shape of logits without the classes."""
+    return input.shape[: class_dim(input)] + input.shape[class_dim(input) + 1 :]
+
+
+# Why no kernel takes an argument, as a warning puts it; None if one does. Constant words: torch.compile traces them.
+
+
+def refusal_of_options(reduction: Any, ignore_index: Any) -> str | None:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+        return "reduction must be 'none', 'mean' or 'sum'"
+    return None if isinstance(ignore_index, int) else "ignore_index must be an int"
+
+
+def refusal_of_logits(input: Tensor) -> str | None:
+    if input.dtype not in FLOATING:
+        return f"input must be {FLOATING_NAMES}"
+    return None if input.dim() and input.numel() else "input must have at least one row and one class"
+
+
+def refusal_of_classes(target: Tensor, input: Tensor) -> str | None:
+    if target.dtype not in CLASS_INDEX:
+        return "target must be int64, int32 or uint8"
+    return None if target.shape == rows_of(input) else "target must have the input's shape without the classes"
+
+
+def refusal_of_class_weight(weight: Tensor | None, input: Tensor) -> str | None:
+    if weight is None:
+        return None
+    if weight.requires_grad:
+        return "weight requires a gradient, which no kernel computes: detach it"
+    if weight.shape != (input.shape[class_dim(input)],):
+        return "weight must have one number for each class"
+    # autocast would cast both to float32, in which the kernels compute anyway
+    if weight.dtype == input.dtype or (autocasts(input) and input.dtype != torch.float64 and weight.dtype in _SINGLE):
+        return None
+    return "weight must have the input's dtype: convert it"

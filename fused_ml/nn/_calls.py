@@ -1,0 +1,160 @@
+"""Who answers a call, a kernel or torch: asked here alone. And how the kernels' autograd Functions are called.
+
+A kernel reads memory, and an autograd Function of ours is differentiated once. So a kernel answers only where nothing
+but memory counts, and nothing but ordinary autograd looks on: no function transform, no forward-mode differentiation,
+no tracer other than torch.compile's, no function mode. Everything else is torch's own function's, which knows them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+from torch.overrides import _get_current_function_mode_stack
+from torch.utils._device import DeviceContext
+
+from fused_ml._fallback import no_kernel_for
+from fused_ml._library import cuda_problem
+from fused_ml._version import __version__
+
+PLAIN = (Tensor, torch.nn.Parameter)
+_STRIDED = torch.strided
+_is_compiling = torch.compiler.is_compiling
+_transforms = torch._C._functorch.peek_interpreter_stack
+_dispatch_modes = torch._C._len_torch_dispatch_stack
+_function_modes = torch._C._len_torch_function_stack
+_jit_trace = torch._C._get_tracing_state
+_MODES = torch._C._TorchDispatchModeKey
+_LIBRARY = torch.library.Library("fused_ml", "FRAGMENT")
+_OVERLOAD = "v" + __version__.replace(".", "_")  # a compiled graph that torch has cached must not meet another version
+
+
+def plain(*tensors: Tensor | None) -> bool:
+    """Whether a kernel may answer a call with these tensors: each is None, or dense memory that a kernel reads."""
+    for t in tensors:
+        if t is not None and (type(t) not in PLAIN or not t.is_cpu or t.layout is not _STRIDED or t.is_nested):
+            if not _plain_on_cuda(tensors):
+                return False
+            break
+    return unwatched()
+
+
+def unwatched() -> bool:
+    """Whether nothing but ordinary autograd, torch.compile and modes that look at operators see this call."""
+    if _is_compiling():
+        return not (_watched_while_compiling() or _function_modes())
+    return (
+        not_transformed()
+        and _jit_trace() is None
+        and (not _function_modes() or _modes_are_devices())
+        and (not _dispatch_modes() or not _traced_by_mode())
+    )
+
+
+def not_transformed() -> bool:
+    """Whether neither a function transform nor forward-mode differentiation is under way."""
+    return _transforms() is None and forward_ad._current_level < 0
+
+
+def _watched_while_compiling() -> bool:
+    return not not_transformed() or torch.compiler.is_exporting()
+
+
+# torch.compile runs it where it stands in the program, and guards on transforms by itself. The mark is what
+# torch.compiler.assume_constant_result sets, which would import the whole compiler here.
+_watched_while_compiling._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _modes_are_devices() -> bool:
+    """Whether the function modes only say where new tensors go: torch.set_default_device, `with torch.device(...)`."""
+    return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
+
+
+def _traced_by_mode() -> bool:
+    """Whether a dispatch mode stands in for the tensors' memory (make_fx, fake tensors), and does not just look on."""
+    return any(torch._C._get_dispatch_mode(mode) is not None for mode in (_MODES.PROXY, _MODES.FAKE, _MODES.FUNCTIONAL))
+
+
+def _plain_on_cuda(tensors: tuple[Tensor | None, ...]) -> bool:
+    there = [t for t in tensors if t is not None]
+    return not cuda_problem() and all(
+        type(t) in PLAIN and t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there
+    )
+
+
+def why_not_plain(**tensors: Any) -> str:
+    """Why :func:`plain` is False for these arguments by name."""
+    if _is_compiling():
+        return "a transform or an export is compiled"
+    first = next((t.device for t in tensors.values() if isinstance(t, Tensor)), None)
+    for name, t in tensors.items():
+        if t is None:
+            continue
+        if type(t) not in PLAIN:
+            return f"{name} is a {type(t).__name__}; the kernels take torch.Tensor"
+        if t.layout is not _STRIDED or t.is_nested:
+            return f"{name} is {'nested' if t.is_nested else t.layout}; the kernels take strided tensors"
+        if t.device.type not in ("cpu", "cuda") or (t.is_cuda and cuda_problem()):
+            return f"{name} is on {t.device}: {no_kernel_for(t.device.type)}"
+        if t.device != first:
+            return f"{name} is on {t.device}, the first argument on {first}"
+    if not not_transformed():
+        return "a function transform (torch.func) or forward-mode differentiation is under way"
+    if _jit_trace() is not None:
+        return "torch.jit.trace records the call"
+    if _function_modes() and not _modes_are_devices():
+        return "a torch function mode is active"
+    return "a tracing mode (make_fx, fake tensors) is active"
+
+
+def kernels_go_back(*upstream: Tensor) -> bool:
+    """Whether backward may run kernels: nobody differentiates or batches it, and `upstream` is memory or traced."""
+    if torch.is_grad_enabled():
+        return False
+    if _is_compiling():  # compiled autograd
+        return not _watched_while_compiling()
+    return not_transformed() and (bool(_dispatch_modes()) or all(type(g) in PLAIN for g in upstream))
+
+
+def is_memory(tensor: Tensor) -> bool:
+    """Whether `tensor`, met in backward, is numbers that may be looked at and written, and nobody traces."""
+    return type(tensor) in PLAIN and not _is_compiling() and not _dispatch_modes()
+
+
+def by_composite(
+    composite: Callable[[], Tensor], inputs: list[Tensor], needs: tuple[bool, ...], upstream: Tensor
+) -> list[Tensor | None]:
+    """The gradients of `composite()`, made of torch's own operations: differentiable, and fit for any transform."""
+    wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = composite()
+        grads = iter(torch.autograd.grad(value, wanted, upstream.reshape(value.shape), create_graph=create_graph))
+    return [next(grads) if need else None for need in needs]
+
+
+def direct_applier(function: type[Function]) -> Callable[..., Any]:
+    """``function.apply`` without its Python wrapper, which unwraps what :func:`plain` has ruled out (5 us a call)."""
+    return torch._C._FunctionBase.__dict__["apply"].__get__(None, function)
+
+
+def applier(function: type[Function], schema: str, call: Callable[..., Any] | None = None) -> Callable[..., Any]:
+    """`call`, by default ``function.apply``, for eager code and for torch.compile.
+
+    While torch.compile traces, the call is one operator, ``fused_ml::<schema>``, and a composite: below the tracer,
+    the very same Function runs with its kernels in it. So there is one way to differentiate, compiled or not, and a
+    graph that is run as it was traced (``backend="eager"``) has second derivatives as well.
+    """
+    direct = direct_applier(function) if call is None else call
+    name, arguments = schema.split("(", 1)
+    _LIBRARY.define(f"{name}.{_OVERLOAD}({arguments}")
+    _LIBRARY.impl(f"{name}.{_OVERLOAD}", function.apply if call is None else call, "CompositeImplicitAutograd")
+    traced = getattr(getattr(torch.ops.fused_ml, name), _OVERLOAD)
+
+    def apply(*args: Any) -> Any:
+        return traced(*args) if _is_compiling() else direct(*args)
+
+    return apply
