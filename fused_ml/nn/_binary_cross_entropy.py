@@ -86,7 +86,8 @@ class _BinaryCrossEntropyWithLogits(Function):
         *inputs, grad_input, grad_target = ctx.saved_tensors
         needs = ctx.needs_input_grad[:2]
         if not kernels_go_back(upstream):
-            grads = by_composite(lambda: _composite(*inputs, ctx.options), inputs[:2], needs, upstream)
+            weights = (*inputs[2:], ctx.options)
+            grads = by_composite(lambda x, t: _composite(x, t, *weights), inputs[:2], needs, upstream)
         elif ctx.now:
             grads = [scale_gradient(g, upstream) if g is not None else None for g in (grad_input, grad_target)]
         else:

@@ -7,7 +7,7 @@ no tracer other than torch.compile's, no function mode. Everything else is torch
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ _transforms = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 _jit_trace = torch._C._get_tracing_state
+_batched_gradient = torch._C._functorch.is_legacy_batchedtensor  # is_grads_batched: no transform's stack shows it
 _MODES = torch._C._TorchDispatchModeKey
 _LIBRARY = torch.library.Library("fused_ml", "FRAGMENT")
 _OVERLOAD = "v" + __version__.replace(".", "_")  # a compiled graph that torch has cached must not meet another version
@@ -116,7 +117,11 @@ def kernels_go_back(*upstream: Tensor) -> bool:
         return False
     if _is_compiling():  # compiled autograd
         return not _watched_while_compiling()
-    return not_transformed() and (bool(_dispatch_modes()) or all(type(g) in PLAIN for g in upstream))
+    return (
+        not_transformed()
+        and not any(map(_batched_gradient, upstream))
+        and (bool(_dispatch_modes()) or all(type(g) in PLAIN for g in upstream))
+    )
 
 
 def is_memory(tensor: Tensor) -> bool:
@@ -125,13 +130,14 @@ def is_memory(tensor: Tensor) -> bool:
 
 
 def by_composite(
-    composite: Callable[[], Tensor], inputs: list[Tensor], needs: tuple[bool, ...], upstream: Tensor
+    composite: Callable[..., Tensor], inputs: Sequence[Tensor], needs: Sequence[bool], upstream: Tensor
 ) -> list[Tensor | None]:
-    """The gradients of `composite()`, made of torch's own operations: differentiable, and fit for any transform."""
-    wanted = [t for t, need in zip(inputs, needs, strict=True) if need]
+    """The gradients of `composite(*inputs)`, by torch's own operations: differentiable, and fit for any transform."""
     create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        value = composite()
+        aliases = [t.view_as(t) for t in inputs]  # one input may be made from another: each derivative by itself
+        wanted = [t for t, need in zip(aliases, needs, strict=True) if need]
+        value = composite(*aliases)
         grads = iter(torch.autograd.grad(value, wanted, upstream.reshape(value.shape), create_graph=create_graph))
     return [next(grads) if need else None for need in needs]
 

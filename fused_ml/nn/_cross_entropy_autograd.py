@@ -56,7 +56,8 @@ class CrossEntropy(Function):
         *inputs, grad_input, grad_target = ctx.saved_tensors
         needs, options = ctx.needs_input_grad[:2], ctx.options
         if not kernels_go_back(upstream):
-            grads = by_composite(lambda: composite(*inputs, options), inputs[:2], needs, upstream)
+            weights = (*inputs[2:], options)
+            grads = by_composite(lambda x, t: composite(x, t, *weights), inputs[:2], needs, upstream)
         elif ctx.now:
             grads = [scale_gradient(g, upstream) if g is not None else None for g in (grad_input, grad_target)]
         else:
@@ -100,8 +101,8 @@ class ClassCrossEntropy(Function):
             return scale_gradient(grad_input, upstream), None, None
         code, ignore_index = ctx.call
         options = Options(code, ignore_index, 0.0, 0.0, 0.0, input.dtype)
-        grads = by_composite(lambda: composite(input, target, None, None, None, options), [input], (True,), upstream)
-        return grads[0], None, None
+        (grad,) = by_composite(lambda x: composite(x, target, None, None, None, options), [input], (True,), upstream)
+        return grad, None, None
 
 
 apply_common = direct_applier(ClassCrossEntropy)

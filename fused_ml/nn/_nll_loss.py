@@ -42,7 +42,7 @@ class _NLLLoss(Function):
         if not kernels_go_back(upstream):
             weights = weight if weight is None else weight.to(input.dtype)
             options = {"ignore_index": ignore_index, "reduction": REDUCTION_NAMES[reduction]}
-            composite = partial(TF.nll_loss, input, target.long(), weights, **options)
+            composite = partial(TF.nll_loss, target=target.long(), weight=weights, **options)
             return (*by_composite(composite, [input], (True,), upstream), None, None, None, None)
         grad = _backward(
             upstream.reshape(-1) if total is None else upstream, input, target, weight, ignore_index, total
