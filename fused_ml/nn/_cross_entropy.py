@@ -259,6 +259,8 @@ def _place_of(input: Tensor) -> tuple[Tensor, tuple | None] | None:
     A view must cover its base: elsewhere the base's gradient is 0, and its memory is not.
     """
     base = input._base
+    if (input if base is None else base).retains_grad:  # autograd cannot move that on to the changed tensor
+        return None
     if base is None:
         return input, None
     apart = torch._debug_has_internal_overlap(input) == 0 and torch._debug_has_internal_overlap(base) == 0
