@@ -1,7 +1,7 @@
 """The table of fused calls that every mode is tried on: one row a name and form. A new operator adds its rows here.
 
-`rows` are calls of a function `f(F, x)`, where F is fused_ml.nn.functional or torch.nn.functional and x a matrix of 6 rows
-and 5 classes; the result is differentiable by x twice.
+`rows` are calls `f(F, x)`, where F is fused_ml.nn.functional or torch.nn.functional and x a matrix of 6 rows and 5
+classes; the result is differentiable by x twice.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ class Row(NamedTuple):
     name: str  # under torch.nn.functional
     form: str
     call: Callable[[Any, Tensor], Tensor]
-    batches: bool = True  # row by row gives the same: a call on each x[i] alone is torch's batching rule's
 
 
 def numbers(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """In [0, 1), the same for every call."""
     return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
 
 
 def like(x: Tensor, seed: int, *shape: int) -> Tensor:
-    """Numbers in [0, 1) of x's type, the same for every call."""
+    """:func:`numbers` of x's type."""
     return numbers(seed, *shape).to(x.dtype)
 
 

@@ -17,7 +17,6 @@ GENERATOR = torch.Generator().manual_seed(5)
 INDEX = torch.randint(CLASSES, (ROWS,), generator=GENERATOR)
 
 
-
 def drawn(*shape):
     return torch.rand(shape, generator=GENERATOR, dtype=torch.float64)
 

@@ -1,4 +1,4 @@
-"""Every fused name in every mode that torch has for a call: the result is torch's in the same mode, or torch's error."""
+"""Every fused name in every mode that torch has for a call: torch's result in the same mode, or torch's error."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, why_not_plain
+from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, why_not_plain
 from fused_ml.nn._support import (
     FLOATING,
     FLOATING_NAMES,
@@ -157,6 +157,7 @@ def _check_extras(**options: Any) -> None:
         raise ValueError(f"{_NAME}: expected label_smoothing in [0, 1], got {label_smoothing}")
 
 
+@scripted_as(TF.binary_cross_entropy_with_logits)
 def binary_cross_entropy_with_logits(
     input: Tensor,
     target: Tensor,

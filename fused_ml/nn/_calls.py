@@ -26,6 +26,7 @@ _is_compiling = torch.compiler.is_compiling
 _transforms = torch._C._functorch.peek_interpreter_stack
 _dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
+_function_mode_at = torch._C._get_function_stack_at
 _jit_trace = torch._C._get_tracing_state
 _batched_gradient = torch._C._functorch.is_legacy_batchedtensor  # is_grads_batched: no transform's stack shows it
 _MODES = torch._C._TorchDispatchModeKey
@@ -34,25 +35,33 @@ _OVERLOAD = "v" + __version__.replace(".", "_")  # a compiled graph that torch h
 
 
 def plain(*tensors: Tensor | None) -> bool:
-    """Whether a kernel may answer a call with these tensors: each is None, or dense memory that a kernel reads."""
+    """Whether a kernel may answer a call with these tensors: each is None, or dense memory that a kernel reads.
+
+    Nothing of a tensor is looked at where a subclass or a function mode would see it.
+    """
+    if foreign(*tensors):
+        return False
     for t in tensors:
-        if t is not None and (type(t) not in PLAIN or not t.is_cpu or t.layout is not _STRIDED or t.is_nested):
+        if t is not None and (not t.is_cpu or t.layout is not _STRIDED or t.is_nested):
             if not _plain_on_cuda(tensors):
                 return False
             break
     return unwatched()
 
 
+def foreign(*tensors: Any) -> bool:
+    """Whether one of them is another type's than torch's own, or a function mode wants to see torch's functions."""
+    for t in tensors:
+        if type(t) not in PLAIN and t is not None:
+            return True
+    return bool(_function_modes()) and not _modes_are_devices()
+
+
 def unwatched() -> bool:
     """Whether nothing but ordinary autograd, torch.compile and modes that look at operators see this call."""
     if _is_compiling():
-        return not (_watched_while_compiling() or _function_modes())
-    return (
-        not_transformed()
-        and _jit_trace() is None
-        and (not _function_modes() or _modes_are_devices())
-        and (not _dispatch_modes() or not _traced_by_mode())
-    )
+        return not _watched_while_compiling()
+    return not_transformed() and _jit_trace() is None and not (_dispatch_modes() and _traced_by_mode())
 
 
 def not_transformed() -> bool:
@@ -71,6 +80,8 @@ _watched_while_compiling._dynamo_marked_constant = True  # type: ignore[attr-def
 
 def _modes_are_devices() -> bool:
     """Whether the function modes only say where new tensors go: torch.set_default_device, `with torch.device(...)`."""
+    if _is_compiling():
+        return all(type(_function_mode_at(i)) is DeviceContext for i in range(_function_modes()))
     return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
 
 
@@ -81,21 +92,21 @@ def _traced_by_mode() -> bool:
 
 def _plain_on_cuda(tensors: tuple[Tensor | None, ...]) -> bool:
     there = [t for t in tensors if t is not None]
-    return not cuda_problem() and all(
-        type(t) in PLAIN and t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there
-    )
+    return not cuda_problem() and all(t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there)
 
 
 def why_not_plain(**tensors: Any) -> str:
     """Why :func:`plain` is False for these arguments by name."""
     if _is_compiling():
         return "a transform or an export is compiled"
-    first = next((t.device for t in tensors.values() if isinstance(t, Tensor)), None)
-    for name, t in tensors.items():
-        if t is None:
-            continue
+    present = {name: t for name, t in tensors.items() if t is not None}
+    for name, t in present.items():
         if type(t) not in PLAIN:
             return f"{name} is a {type(t).__name__}; the kernels take torch.Tensor"
+    if foreign(*tensors.values()):
+        return "a torch function mode is active"
+    first = next((t.device for t in present.values()), None)
+    for name, t in present.items():
         if t.layout is not _STRIDED or t.is_nested:
             return f"{name} is {'nested' if t.is_nested else t.layout}; the kernels take strided tensors"
         if t.device.type not in ("cpu", "cuda") or (t.is_cuda and cuda_problem()):
@@ -106,8 +117,6 @@ def why_not_plain(**tensors: Any) -> str:
         return "a function transform (torch.func) or forward-mode differentiation is under way"
     if _jit_trace() is not None:
         return "torch.jit.trace records the call"
-    if _function_modes() and not _modes_are_devices():
-        return "a torch function mode is active"
     return "a tracing mode (make_fx, fake tensors) is active"
 
 
@@ -140,6 +149,16 @@ def by_composite(
         value = composite(*aliases)
         grads = iter(torch.autograd.grad(value, wanted, upstream.reshape(value.shape), create_graph=create_graph))
     return [next(grads) if need else None for need in needs]
+
+
+def scripted_as(torchs: Callable[..., Any]) -> Callable[[Any], Any]:
+    """torch.jit.script compiles torch's function in place of the decorated one: what it saves loads without us."""
+
+    def mark(function: Any) -> Any:
+        function.__prepare_scriptable__ = lambda: torchs
+        return function
+
+    return mark
 
 
 def direct_applier(function: type[Function]) -> Callable[..., Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import PLAIN, plain, unwatched, why_not_plain
+from fused_ml.nn._calls import PLAIN, foreign, plain, scripted_as, unwatched, why_not_plain
 from fused_ml.nn._cross_entropy_autograd import CrossEntropyInPlace, apply, apply_common, op, run
 from fused_ml.nn._cross_entropy_by_torch import Options, composite_with_stats, stats_of, weights_beside_z_loss
 from fused_ml.nn._support import (
@@ -42,8 +42,10 @@ def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) ->
         or type(input) not in PLAIN
         or type(target) is not Tensor
         or type(ignore_index) is not int
+        or foreign()
+        or not unwatched()
         or target.dtype not in CLASS_INDEX
-        or not (unwatched() if input.is_cpu and target.is_cpu else plain(input, target))
+        or not ((input.is_cpu and target.is_cpu) or plain(input, target))
         or autocast_dtype(input) is not None
     ):
         return None
@@ -58,11 +60,7 @@ def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) ->
 
 def _refusal(input: Any, target: Any, weight: Any, sample_weight: Any, normalizer: Any, reduction: Any,
              ignore_index: Any, label_smoothing: Any) -> str | None:  # fmt: skip
-    """Why no kernel takes the call as it is, or None. What no kernel takes, torch answers or refuses."""
-    if input is None or target is None or not plain(input, target, weight, sample_weight, normalizer):
-        return why_not_plain(
-            input=input, target=target, weight=weight, sample_weight=sample_weight, normalizer=normalizer
-        )
+    """Why no kernel takes the call of plain tensors, or None. What no kernel takes, torch answers or refuses."""
     reason = refusal_of_options(reduction, ignore_index) or refusal_of_logits(input)
     if reason is None and not (isinstance(label_smoothing, (float, int)) and 0.0 <= label_smoothing <= 1.0):
         reason = "label_smoothing must be in [0, 1]"
@@ -122,6 +120,7 @@ def _as_autocast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return input, target
 
 
+@scripted_as(TF.cross_entropy)
 def cross_entropy(
     input: Tensor,
     target: Tensor,
@@ -185,7 +184,7 @@ def cross_entropy(
         torch.Size([8])
     """
     if weight is size_average is reduce is softcap is sample_weight is normalizer is out_dtype is None and not (
-        label_smoothing or z_loss or inplace_backward or return_stats
+        label_smoothing != 0 or z_loss != 0 or inplace_backward or return_stats
     ):
         loss = _common(input, target, reduction, ignore_index)
         if loss is not None:
@@ -196,11 +195,15 @@ def cross_entropy(
         _check_extras(z_loss, softcap, sample_weight, normalizer, out_dtype, input, target)
     if normalizer is not None and not isinstance(normalizer, Tensor):
         normalizer = torch.full((), float(normalizer), dtype=torch.float64, device=getattr(input, "device", None))
-    if isinstance(input, Tensor) and isinstance(target, Tensor):
+    args = (input, target, weight, sample_weight, normalizer)
+    if input is None or target is None or not plain(*args):
+        names = ("input", "target", "weight", "sample_weight", "normalizer")
+        reason = why_not_plain(**dict(zip(names, args, strict=True)))
+    else:
         input, target = _as_autocast(input, target)
         out_dtype = out_dtype or autocast_dtype(input)
-    args = (input, target, weight, sample_weight, normalizer)
-    reason = _refusal(*args, reduction, ignore_index, label_smoothing)
+        args = (input, target, weight, sample_weight, normalizer)
+        reason = _refusal(*args, reduction, ignore_index, label_smoothing)
     if reason and not (extras or out_dtype is not None or return_stats):
         loss = TF.cross_entropy(
             input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing

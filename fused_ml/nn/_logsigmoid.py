@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, kernels_go_back, plain, why_not_plain
+from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, why_not_plain
 from fused_ml.nn._support import FLOATING, FLOATING_NAMES, note_fallback
 
 _op = torch.ops.fused_ml.logsigmoid.default
@@ -42,6 +42,11 @@ def _refusal(input: Any, out: Any) -> str | None:
     return None if input.dtype in FLOATING and input.numel() else f"input must be {FLOATING_NAMES}, and not empty"
 
 
+def _scripted(input: Tensor) -> Tensor:
+    return torch._C._nn.log_sigmoid(input)
+
+
+@scripted_as(_scripted)
 def logsigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     r"""Log-sigmoid, elementwise: :func:`torch.nn.functional.logsigmoid`.
 

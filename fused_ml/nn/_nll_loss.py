@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, why_not_plain
+from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, why_not_plain
 from fused_ml.nn._support import (
     REDUCTION_NAMES,
     REDUCTIONS,
@@ -67,6 +67,7 @@ def _refusal(input: Any, target: Any, weight: Any, reduction: Any, ignore_index:
     )
 
 
+@scripted_as(TF.nll_loss)
 def nll_loss(
     input: Tensor,
     target: Tensor,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, kernels_go_back, plain, why_not_plain
+from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, why_not_plain
 from fused_ml.nn._support import FLOATING, FLOATING_NAMES, autocasts, note_fallback
 
 _softmax = torch.ops.fused_ml.softmax.default
@@ -83,6 +83,7 @@ def _cast(input: Tensor, dtype: torch.dtype | None) -> tuple[Tensor, torch.dtype
     return input.to(dtype), dtype
 
 
+@scripted_as(TF.softmax)
 def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     r"""Softmax along a dimension: :func:`torch.nn.functional.softmax`.
 
@@ -104,7 +105,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
         >>> softmax(torch.randn(2, 3), dim=1).shape
         torch.Size([2, 3])
     """
-    if dim is None and isinstance(input, Tensor):
+    if dim is None and plain(input):
         dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
         result = TF.softmax(input, dim, _stacklevel + 1, dtype)
@@ -114,6 +115,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     return _run_softmax(input, dim, False, dtype)
 
 
+@scripted_as(TF.softmin)
 def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None) -> Tensor:
     r"""Softmax of the negated input: :func:`torch.nn.functional.softmin`.
 
@@ -135,7 +137,7 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
         >>> softmin(torch.randn(2, 3), dim=1).shape
         torch.Size([2, 3])
     """
-    if dim is None and isinstance(input, Tensor):
+    if dim is None and plain(input):
         dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
         result = TF.softmin(input, dim, _stacklevel + 1, dtype)
@@ -152,6 +154,7 @@ def _run_softmax(input: Tensor, dim: int, negate: bool, dtype: torch.dtype | Non
     return _softmax(input, dim, negate, dtype)
 
 
+@scripted_as(TF.log_softmax)
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
@@ -176,7 +179,7 @@ def log_softmax(
         >>> log_softmax(torch.randn(2, 3), dim=1).shape
         torch.Size([2, 3])
     """
-    if dim is None and isinstance(input, Tensor):
+    if dim is None and plain(input):
         dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
         result = TF.log_softmax(input, dim, _stacklevel + 1, dtype)

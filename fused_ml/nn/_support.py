@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from fused_ml._fallback import warn_fallback
-from fused_ml.nn._calls import is_memory
+from fused_ml.nn._calls import foreign, is_memory
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 REDUCTION_NAMES = tuple(REDUCTIONS)
@@ -25,7 +25,9 @@ keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 def note_fallback(name: str, reason: str, input: object) -> None:
     """Warn that torch has answered a call that could have been a kernel's."""
-    if isinstance(input, Tensor) and input.is_floating_point() and (input.is_nested or input.numel()):
+    if isinstance(input, Tensor) and (
+        foreign(input) or (input.is_floating_point() and (input.is_nested or input.numel()))
+    ):
         warn_fallback(name, reason)
 
 
@@ -86,7 +88,8 @@ def rows_of(input: Tensor) -> torch.Size:
 def refusal_of_options(reduction: Any, ignore_index: Any) -> str | None:
     if not isinstance(reduction, str) or reduction not in REDUCTIONS:
         return "reduction must be 'none', 'mean' or 'sum'"
-    return None if isinstance(ignore_index, int) else "ignore_index must be an int"
+    number = isinstance(ignore_index, int) and not isinstance(ignore_index, bool)
+    return None if number else "ignore_index must be an int"
 
 
 def refusal_of_logits(input: Tensor) -> str | None:
