@@ -91,14 +91,16 @@ def cross_entropy(
     q, denominators, valid = class_weights_of_rows(input, target, weight, ignore_index, label_smoothing)
     row = softmax_rows(torch.where(valid[:, None], x, 0.0))
     share = q.sum(-1, keepdim=True)
+    scale = torch.ones_like(denominators) if sample_weight is None else sample_weight.double().cpu().reshape(-1)
     z = z_loss * valid.double()
+    if reduction == "mean" and normalizer is None:  # averaged over the rows, whatever the class weights
+        z = z * ((denominators * scale).sum() / (valid.double() * scale).sum()).nan_to_num(1, 1, 1)
     loss = torch.where(q == 0, 0.0, q * row.nll).sum(-1) + torch.where(z == 0, 0.0, z * row.lse**2)
     tilt = torch.where(z == 0, 0.0, 2 * z * row.lse)[:, None]
     spread = slope if softcap is None else slope + 0.125  # 1 - tanh^2 cancels: its error is absolute
     gradient = (row.p * (share - q) - q * row.rest + tilt * row.p) * slope
     blurred = label_smoothing > 0 or target.is_floating_point() or softcap is not None
     size = row.p * share + q if blurred else row.p * (share - q) + q * row.rest
-    scale = torch.ones_like(loss) if sample_weight is None else sample_weight.double().cpu().reshape(-1)
     shape = () if reduction != "none" else input.shape[:1] * (input.dim() > 1) + input.shape[2:]
     value, factor = reduce_rows(loss * scale, scale, denominators * scale, reduction, normalizer, upstream)
     coarse = loss + (q * x.abs()).nan_to_num(0, 0, 0).sum(-1) * blurred

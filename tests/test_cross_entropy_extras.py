@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cases import EXTRAS, FLOATS, REDUCTIONS, SMALL_LAYOUTS, drawer, make_target, name_of
+from cases import EXTRAS, FLOATS, REDUCTIONS, SMALL_LAYOUTS, class_weight, drawer, make_target, name_of, sample_weight
 from compare import assert_near, same_bits
 from references import cross_entropy as reference
 
@@ -67,79 +67,6 @@ def test_out_dtype(kind, reduction, dtype, device):
 def test_extras_ask_for_keywords():
     with pytest.raises(TypeError):
         F.cross_entropy(torch.randn(2, 3), torch.tensor([0, 1]), None, None, -100, None, "mean", 0.0, 0.1)
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=name_of)
-@pytest.mark.parametrize("reduction", ["mean", "sum"])
-@pytest.mark.parametrize("layout", ["N,C", "N,C,H,W", "channels_last", "transposed"])
-def test_inplace_backward_writes_the_gradient_over_the_logits(layout, reduction, dtype, device):
-    values = SMALL_LAYOUTS[layout](drawer(dtype, device))
-    target = make_target(values)
-    gradients, losses = [], []
-    for inplace in (False, True):
-        leaf = values.detach().clone().requires_grad_()
-        logits = leaf * 1
-        loss = F.cross_entropy(logits, target, reduction=reduction, inplace_backward=inplace)
-        gradients.append(torch.autograd.grad(loss, leaf)[0])
-        losses.append(loss.detach())
-    assert same_bits(*losses)
-    assert same_bits(*gradients)
-    assert same_bits(logits.detach(), gradients[0])
-
-
-def test_inplace_backward_scales_by_the_upstream_gradient(device):
-    leaf = torch.randn(4, 5, device=device, requires_grad=True)
-    target = make_target(leaf)
-    expected = torch.autograd.grad(F.cross_entropy(leaf, target) * 2.5, leaf)[0]
-    got = torch.autograd.grad(F.cross_entropy(leaf * 1, target, inplace_backward=True) * 2.5, leaf)[0]
-    torch.testing.assert_close(got, expected)
-
-
-def test_inplace_backward_through_a_linear_layer(device):
-    weight = torch.randn(6, 5, device=device, requires_grad=True)
-    x = torch.randn(8, 5, device=device)
-    target = torch.randint(6, (8,), device=device)
-    expected = torch.autograd.grad(F.cross_entropy(x @ weight.t(), target), weight)[0]
-    got = torch.autograd.grad(F.cross_entropy(x @ weight.t(), target, inplace_backward=True), weight)[0]
-    torch.testing.assert_close(got, expected)
-
-
-def test_inplace_backward_refuses_what_torch_refuses_to_change(device):
-    x = torch.randn(4, 5, device=device)
-    target = make_target(x)
-    with pytest.raises(RuntimeError, match="leaf"):
-        F.cross_entropy(x.clone().requires_grad_(), target, inplace_backward=True)
-    leaf = x.clone().requires_grad_()
-    logits = leaf * 1
-    squares = logits**2  # its backward reads the logits
-    loss = F.cross_entropy(logits, target, inplace_backward=True)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        (loss + squares.sum()).backward()
-
-
-def test_inplace_backward_is_never_wrong_a_second_time(device):
-    leaf = torch.randn(4, 5, device=device, requires_grad=True)
-    target = make_target(leaf)
-    loss = F.cross_entropy(leaf * 1, target, inplace_backward=True)
-    expected = torch.autograd.grad(F.cross_entropy(leaf, target), leaf)[0]
-    torch.autograd.grad(loss * 3, leaf, retain_graph=True)
-    torch.testing.assert_close(torch.autograd.grad(loss, leaf)[0], expected)
-    with pytest.raises(RuntimeError, match="second time"):
-        torch.autograd.grad(loss, leaf)
-
-
-def test_inplace_backward_has_no_second_derivative(device):
-    leaf = torch.randn(4, 5, device=device, requires_grad=True)
-    loss = F.cross_entropy(leaf * 1, make_target(leaf), inplace_backward=True)
-    with pytest.raises(RuntimeError):
-        torch.autograd.grad(loss, leaf, create_graph=True)
-
-
-def test_inplace_backward_without_a_gradient_leaves_the_logits(device):
-    x = torch.randn(4, 5, device=device)
-    before = x.clone()
-    F.cross_entropy(x, make_target(x), inplace_backward=True)
-    assert torch.equal(x, before)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)
@@ -249,3 +176,20 @@ def test_softcap_with_gradients_to_logits_and_probabilities(dtype):
     close = {torch.float32: 1e-5, torch.bfloat16: 1.6e-2, torch.float16: 2e-3}[dtype]
     for mine, exact in zip(ours, reference, strict=True):
         torch.testing.assert_close(mine.grad.double(), exact.grad, rtol=close, atol=close / 10)
+
+
+def test_z_loss_is_averaged_over_the_rows_whatever_the_class_weights(device):
+    """Doubling every class weight changes nothing of a mean; half the z-loss it was before."""
+    x = drawer(torch.float32, device)(30, 7)
+    target = make_target(x)
+    target[::5] = -100
+    weight, rows = class_weight(x), sample_weight(x)
+    logits = x.double()
+    for by_row in (None, rows):
+        scale = torch.ones_like(rows) if by_row is None else by_row
+        counts = scale.double() * (target != -100)
+        z_loss = 0.1 * (logits.logsumexp(1) ** 2 * counts).sum() / counts.sum()
+        for factor in (1, 2):
+            got = F.cross_entropy(x, target, factor * weight, z_loss=0.1, sample_weight=by_row)
+            without = F.cross_entropy(x, target, factor * weight, sample_weight=by_row)
+            torch.testing.assert_close(got - without, z_loss.float(), rtol=1e-4, atol=1e-5)
