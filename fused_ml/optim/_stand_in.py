@@ -38,13 +38,13 @@ _own_sgd, _own_adam = _copy(_sgd), _copy(_adam)
 
 
 # Their code runs with the names of torch's modules.
-def _sgd_code(self, closure=None):  # type: ignore[no-untyped-def]
+def _sgd_code(self, closure=None):
     from fused_ml.optim._stand_in import sgd_step
 
     return sgd_step(self, closure)
 
 
-def _adam_code(self, closure=None):  # type: ignore[no-untyped-def]
+def _adam_code(self, closure=None):
     from fused_ml.optim._stand_in import adam_step
 
     return adam_step(self, closure)
