@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from fused_ml import nn, optim
+from fused_ml.nn import _originals
 from fused_ml.nn.functional import FUSED as FUNCTIONS
 from fused_ml.optim import _stand_in
 
 _lock = threading.RLock()
 _users = 0  # blocks under way, and one for enable()
 _enabled = False
-_originals: dict[str, Any] = {}  # torch's functions, while ours have their names
+_replaced: dict[str, Any] = {}  # what was in torch.nn.functional, while our functions are
 
 
 def fused_ops() -> list[str]:
@@ -43,13 +46,28 @@ def _show_names_to_dynamo() -> None:
         trace_rules.get_torch_obj_rule_map()
 
 
+@functools.cache
+def _show_names_to_torchscript() -> None:
+    """Let torch.jit.script compile torch's own function where it finds ours: ours is Python that it cannot read."""
+    with contextlib.suppress(ImportError, AttributeError, AssertionError), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns that it is deprecated
+        builtins, state = (importlib.import_module(f"torch.jit.{name}") for name in ("_builtins", "_state"))
+        for name in FUNCTIONS:
+            ours, theirs = getattr(nn.functional, name), getattr(_originals, name)
+            if operator := builtins._find_builtin(theirs):
+                builtins._register_builtin(ours, operator)
+            else:
+                state._set_jit_function_cache(ours, torch.jit.script(theirs))
+
+
 def _come_in() -> None:
     global _users
     with _lock:
         if not _users:
             _show_names_to_dynamo()
+            _show_names_to_torchscript()
             for name in FUNCTIONS:
-                _originals[name] = getattr(torch.nn.functional, name)
+                _replaced[name] = getattr(torch.nn.functional, name)
                 setattr(torch.nn.functional, name, getattr(nn.functional, name))
             _stand_in.put_in_place()
         _users += 1
@@ -61,8 +79,8 @@ def _go_out() -> None:
         _users -= 1
         if not _users:
             _stand_in.take_back()
-            while _originals:
-                setattr(torch.nn.functional, *_originals.popitem())
+            while _replaced:
+                setattr(torch.nn.functional, *_replaced.popitem())
 
 
 def enable() -> None:
