@@ -17,8 +17,8 @@ from fused_ml.nn._softmax import log_softmax, softmax, softmin
 class _TracedAsTorchs:
     """Lets torch.fx keep a fused module as one node, as it keeps torch's.
 
-    Its tracers ask whether a module's ``__module__`` is within ``torch.nn``, so the instance says what torch's says; the
-    class, by which it is pickled and made again, does not. A subclass elsewhere is traced into, as one of torch's is.
+    Its tracers ask whether a module's ``__module__`` is within ``torch.nn``, so the instance says what torch's says;
+    the class, by which it is pickled and made again, does not. A subclass elsewhere is traced into, as one of torch's.
     """
 
     __jit_ignored_attributes__ = ["__module__"]

@@ -1,9 +1,9 @@
 """The fused step on instances of torch's own SGD, Adam and AdamW, while :func:`fused_ml.patch_torch` is in force.
 
-The classes and their `step` stay the objects they are; what is exchanged is the code in the innermost function of `step`.
-Another function in its place would reach too few: torch wraps the first one it meets for hooks, on whichever subclass is
-made first, a scheduler keeps the one it finds, and so do the wrappers of trainers. All of them end in that function, and
-their hooks run as ever around it.
+The classes and their `step` stay the objects they are; what is exchanged is the code of the innermost function of
+`step`. Another function in its place would reach too few: for its hooks torch wraps the one that it meets on whichever
+subclass is made first, a scheduler keeps the one that it finds, and so do trainers' wrappers. All of them end in that
+function, and all that they do is done around it.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ def _is_torchs_own(optimizer: Optimizer, base: type[Optimizer]) -> bool:
         return False
     own = vars(optimizer)
     if own.get("grad_scale") is not None or own.get("found_inf") is not None or "_init_group" in own:
+        return False
+    if type(optimizer).__hash__ is not object.__hash__:
         return False
     for cls in type(optimizer).__mro__:
         if function := cls.__dict__.get("_init_group"):
