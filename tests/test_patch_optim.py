@@ -17,6 +17,32 @@ from fused_ml.optim import _stand_in
 OPTIMIZERS = fused_ml.optim.FUSED
 
 
+@pytest.mark.parametrize("wraps", [True, False])
+def test_a_step_that_a_library_has_replaced(wraps):
+    """In a process of its own. One that wraps torch's is kept around ours; any other is left alone, with a warning."""
+    program = f"""
+import functools, warnings, torch
+torchs, calls = torch.optim.SGD.step, []
+def replaced(self, closure=None):
+    calls.append(1)
+    return torchs(self, closure)
+torch.optim.SGD.step = functools.wraps(torchs)(replaced) if {wraps} else replaced
+import fused_ml
+p = torch.ones(3, requires_grad=True)
+optimizer = torch.optim.SGD([p], lr=0.5)
+p.grad = torch.ones(3)
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    with fused_ml.patch_torch(), torch.autograd.profiler.profile() as profile:
+        optimizer.step()
+assert calls == [1] and p.tolist() == [0.5] * 3
+assert any(event.name == "fused_ml::sgd_run" for event in profile.function_events) is {wraps}
+assert any(issubclass(each.category, fused_ml.FusedFallbackWarning) for each in caught) is not {wraps}
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("cls", MADE)
 def test_optimizers_made_before_within_and_after(cls):
     before, reference = cls([parameter()], lr=0.1), cls([parameter()], lr=0.1)

@@ -10,70 +10,85 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from types import FunctionType
+from types import CodeType, FunctionType
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch.optim import Optimizer
 
+from fused_ml._fallback import warn_fallback
 from fused_ml.optim._base import FusedStep
 from fused_ml.optim.adam import Adam
 from fused_ml.optim.adamw import AdamW
 from fused_ml.optim.sgd import SGD
 
-Step = Callable[..., Any]
-
 _stand_ins: WeakKeyDictionary[Optimizer, FusedStep] = WeakKeyDictionary()
 
 
-def _copy(function: FunctionType) -> FunctionType:
-    code, names = function.__code__, function.__globals__
-    return FunctionType(code, names, function.__name__, function.__defaults__, function.__closure__)
+class _TorchStep:
+    """The step of a class of torch's, whose code `put_in_place` exchanges for `code`."""
+
+    def __init__(self, cls: type[Optimizer], code: CodeType) -> None:
+        self.cls, self.code = cls, code
+        self.function: Any = inspect.unwrap(cls.step)
+        self.is_torchs = getattr(self.function, "__globals__", {}).get("__name__") == cls.__module__
+        if self.is_torchs:
+            f = self.function
+            self.own = FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+
+    def put_in_place(self) -> None:
+        if self.is_torchs:
+            self.function.__code__ = self.code
+        else:
+            warn_fallback(f"optim.{self.cls.__name__}", "its step is not torch's: some library has replaced it")
+
+    def take_back(self) -> None:
+        if self.is_torchs:
+            self.function.__code__ = self.own.__code__
 
 
-_sgd: Any = inspect.unwrap(torch.optim.SGD.step)
-_adam: Any = inspect.unwrap(torch.optim.Adam.step)  # AdamW's too
-_own_sgd, _own_adam = _copy(_sgd), _copy(_adam)
-
-
-# Their code runs with the names of torch's modules.
-def _sgd_code(self, closure=None):
+# Their code runs with the names of torch's modules, and is compiled there by torch.compile.
+def _code_of_sgd(self, closure=None):
     from fused_ml.optim._stand_in import sgd_step
 
     return sgd_step(self, closure)
 
 
-def _adam_code(self, closure=None):
+def _code_of_adam(self, closure=None):
     from fused_ml.optim._stand_in import adam_step
 
     return adam_step(self, closure)
 
 
+_sgd = _TorchStep(torch.optim.SGD, _code_of_sgd.__code__)
+_adam = _TorchStep(torch.optim.Adam, _code_of_adam.__code__)  # AdamW's too
+
+
 def put_in_place() -> None:
     """Let torch's own classes step by the kernels."""
-    _sgd.__code__ = _sgd_code.__code__
-    _adam.__code__ = _adam_code.__code__
+    _sgd.put_in_place()
+    _adam.put_in_place()
 
 
 def take_back() -> None:
     """Give torch's steps their own code again, and forget what was made for the kernels."""
-    _sgd.__code__ = _own_sgd.__code__
-    _adam.__code__ = _own_adam.__code__
+    _sgd.take_back()
+    _adam.take_back()
     _stand_ins.clear()
 
 
 def sgd_step(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
     """What torch.optim.SGD.step does meanwhile, inside its hooks and without gradients."""
-    return _step(optimizer, closure, SGD, _own_sgd)
+    return _step(optimizer, closure, SGD, _sgd.own)
 
 
 def adam_step(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
     """What torch.optim.Adam.step, which is AdamW's too, does meanwhile."""
-    return _step(optimizer, closure, AdamW if isinstance(optimizer, torch.optim.AdamW) else Adam, _own_adam)
+    return _step(optimizer, closure, AdamW if isinstance(optimizer, torch.optim.AdamW) else Adam, _adam.own)
 
 
-def _step(optimizer: Optimizer, closure: Callable[[], Any] | None, fused: type[FusedStep], own: Step) -> Any:
+def _step(optimizer: Optimizer, closure: Callable[[], Any] | None, fused: type[FusedStep], own: FunctionType) -> Any:
     if torch.compiler.is_compiling() or not _is_torchs_own(optimizer, fused._torch_optimizer):
         return own(optimizer, closure)
     loss = None
@@ -113,7 +128,8 @@ def _stand_in(optimizer: Optimizer, fused: type[FusedStep]) -> FusedStep:
         stand_in = _stand_ins[optimizer] = fused.__new__(fused)
         stand_in._begin()
         stand_in._max_grad_norm = None
-        stand_in._warned_capturable_if_run_uncaptured = True
+        warned = "_warned_capturable_if_run_uncaptured"
+        setattr(stand_in, warned, getattr(optimizer, warned, False))
     stand_in.defaults, stand_in.state = optimizer.defaults, optimizer.state
     stand_in.param_groups = optimizer.param_groups
     return stand_in
