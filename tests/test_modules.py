@@ -154,6 +154,7 @@ def test_a_subclass_is_traced_into_as_torchs(name):
             def forward(self, x):
                 return super().forward(x) + 1
 
+        assert Own(*arguments_of(name)).__module__ == __name__
         graph = torch.fx.symbolic_trace(torch.nn.Sequential(Own(*arguments_of(name)))).graph
         return [node.op for node in graph.nodes]
 

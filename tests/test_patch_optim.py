@@ -9,7 +9,7 @@ import weakref
 import pytest
 import torch
 from optim_cases import OPTIONS, assert_state_close, numbers, random_params
-from patching import MADE, OwnGroups, fused_operators, own_groups_of_an_instance, parameter, step
+from patching import MADE, OwnGroups, OwnGroupsUncompiled, fused_operators, own_groups_of_an_instance, parameter, step
 
 import fused_ml
 from fused_ml.optim import _stand_in
@@ -67,7 +67,7 @@ def test_optimizers_made_before_within_and_after(cls):
         assert_state_close(optimizer, reference, 2)
 
 
-@pytest.mark.parametrize("cls", [OwnGroups, own_groups_of_an_instance])
+@pytest.mark.parametrize("cls", [OwnGroups, OwnGroupsUncompiled, own_groups_of_an_instance])
 def test_what_the_kernels_would_not_hear_of_is_stepped_by_torch(cls):
     optimizer, reference, plain = (c([parameter()], lr=0.1) for c in (cls, cls, torch.optim.Adam))
     with fused_ml.patch_torch():
@@ -191,15 +191,16 @@ def test_groups_and_parameters_without_gradients(name):
 def test_fused_optimizers_still_find_torchs_step(name):
     """What the kernels leave to torch goes to torch's own step, not round in circles."""
 
-    def train():
+    def make():
         optimizer = getattr(fused_ml.optim, name)([parameter()], lr=0.1, differentiable=True)
         optimizer.param_groups[0]["params"] = [optimizer.param_groups[0]["params"][0].detach()]
-        return step(optimizer)
+        return optimizer
 
-    expected = train()
+    optimizer, expected = make(), step(make())
     with fused_ml.patch_torch():
-        assert not fused_operators(train)
-        assert torch.equal(train()[0], expected[0])
+        assert not fused_operators(step, make())
+        assert torch.equal(step(optimizer)[0], expected[0])
+        assert not _stand_in._stand_ins
 
 
 def test_nothing_is_kept_of_an_optimizer_that_is_gone():
