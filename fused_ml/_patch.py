@@ -63,14 +63,19 @@ def _show_names_to_torchscript() -> None:
 def _come_in() -> None:
     global _users
     with _lock:
-        if not _users:
+        _users += 1
+        if _users > 1:
+            return
+        try:
             _show_names_to_dynamo()
             _show_names_to_torchscript()
             for name in FUNCTIONS:
                 _replaced[name] = getattr(torch.nn.functional, name)
                 setattr(torch.nn.functional, name, getattr(nn.functional, name))
             _stand_in.put_in_place()
-        _users += 1
+        except BaseException:  # a warning that is an error, an interrupt
+            _go_out()
+            raise
 
 
 def _go_out() -> None:

@@ -44,7 +44,6 @@ def assert_patched(patched):
 
 
 def test_only_functions_change_their_names_and_all_is_restored():
-    before = snapshot()
     assert_patched(False)
     before = snapshot()
     with fused_ml.patch_torch():
@@ -75,6 +74,26 @@ def test_restores_after_an_exception_and_when_nested():
         return snapshot()
 
     assert patched() == inside
+    assert snapshot() == before
+
+
+def test_nothing_stays_of_a_patch_that_failed(monkeypatch):
+    before = snapshot()
+    torchs = torch.nn.functional.softmin
+
+    def fail():
+        assert torch.nn.functional.softmin is not torchs
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fused_ml.optim._stand_in, "put_in_place", fail)
+        for come_in in (fused_ml.enable, fused_ml.patch_torch().__enter__):
+            with pytest.raises(KeyboardInterrupt):
+                come_in()
+            assert snapshot() == before
+    fused_ml.disable()
+    with fused_ml.patch_torch():
+        assert_patched(True)
     assert snapshot() == before
 
 
