@@ -14,7 +14,21 @@ from fused_ml.nn._nll_loss import nll_loss
 from fused_ml.nn._softmax import log_softmax, softmax, softmin
 
 
-class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
+class _TracedAsTorchs:
+    """Lets torch.fx keep a fused module as one node, as it keeps torch's.
+
+    Its tracers ask whether a module's ``__module__`` is within ``torch.nn``, so the instance says what torch's says;
+    the class, by which it is pickled and made again, does not. A subclass elsewhere is traced into, as one of torch's.
+    """
+
+    __jit_ignored_attributes__ = ["__module__"]
+
+    def _say_where_torchs_is(self) -> None:
+        if type(self).__module__ == __name__:
+            self.__module__ = type(self).__bases__[0].__module__
+
+
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss, _TracedAsTorchs):
     """:class:`torch.nn.CrossEntropyLoss` on :func:`fused_ml.nn.functional.cross_entropy`.
 
     Takes torch's arguments, and as keywords the function's: ``z_loss``, ``softcap``, ``out_dtype``,
@@ -28,15 +42,21 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
 
     def __init__(
         self,
-        *args: Any,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
         z_loss: float = 0.0,
         softcap: float | None = None,
         out_dtype: torch.dtype | None = None,
         inplace_backward: bool = False,
         return_stats: bool = False,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
+        self._say_where_torchs_is()
         self.z_loss = z_loss
         self.softcap = softcap
         self.out_dtype = out_dtype
@@ -64,14 +84,25 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         )
 
 
-class NLLLoss(torch.nn.NLLLoss):
+class NLLLoss(torch.nn.NLLLoss, _TracedAsTorchs):
     """:class:`torch.nn.NLLLoss` on :func:`fused_ml.nn.functional.nll_loss`."""
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        ignore_index: int = -100,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(weight, size_average, ignore_index, reduce, reduction)
+        self._say_where_torchs_is()
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
-class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
+class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, _TracedAsTorchs):
     """:class:`torch.nn.BCEWithLogitsLoss` on :func:`fused_ml.nn.functional.binary_cross_entropy_with_logits`.
 
     Takes torch's arguments, and as keywords the function's: ``focal_gamma``, ``focal_alpha``, ``label_smoothing``,
@@ -84,14 +115,19 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
 
     def __init__(
         self,
-        *args: Any,
+        weight: Tensor | None = None,
+        size_average: bool | None = None,
+        reduce: bool | None = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        *,
         focal_gamma: float = 0.0,
         focal_alpha: float | None = None,
         label_smoothing: float = 0.0,
         ignore_index: float | None = None,
-        **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(weight, size_average, reduce, reduction, pos_weight)
+        self._say_where_torchs_is()
         self.focal_gamma = focal_gamma
         self.focal_alpha = focal_alpha
         self.label_smoothing = label_smoothing
@@ -111,29 +147,45 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss):
         )
 
 
-class Softmax(torch.nn.Softmax):
+class Softmax(torch.nn.Softmax, _TracedAsTorchs):
     """:class:`torch.nn.Softmax` on :func:`fused_ml.nn.functional.softmax`."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__(dim)
+        self._say_where_torchs_is()
 
     def forward(self, input: Tensor) -> Tensor:
         return softmax(input, self.dim, _stacklevel=5)
 
 
-class Softmin(torch.nn.Softmin):
+class Softmin(torch.nn.Softmin, _TracedAsTorchs):
     """:class:`torch.nn.Softmin` on :func:`fused_ml.nn.functional.softmin`."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__(dim)
+        self._say_where_torchs_is()
 
     def forward(self, input: Tensor) -> Tensor:
         return softmin(input, self.dim, _stacklevel=5)
 
 
-class LogSoftmax(torch.nn.LogSoftmax):
+class LogSoftmax(torch.nn.LogSoftmax, _TracedAsTorchs):
     """:class:`torch.nn.LogSoftmax` on :func:`fused_ml.nn.functional.log_softmax`."""
+
+    def __init__(self, dim: int | None = None) -> None:
+        super().__init__(dim)
+        self._say_where_torchs_is()
 
     def forward(self, input: Tensor) -> Tensor:
         return log_softmax(input, self.dim, _stacklevel=5)
 
 
-class LogSigmoid(torch.nn.LogSigmoid):
+class LogSigmoid(torch.nn.LogSigmoid, _TracedAsTorchs):
     """:class:`torch.nn.LogSigmoid` on :func:`fused_ml.nn.functional.logsigmoid`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._say_where_torchs_is()
 
     def forward(self, input: Tensor) -> Tensor:
         return logsigmoid(input)

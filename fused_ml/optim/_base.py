@@ -153,15 +153,20 @@ class FusedStep(Optimizer):
         return self._skipped
 
     def _update(self) -> None:
+        if not self._update_by_plan() and not self._found_inf():
+            torch_step(self)
+
+    def _update_by_plan(self) -> bool:
+        """Run the kernels; False, with nothing done, if the step has to be torch's."""
         kinds = [self._kind(group) for group in self.param_groups]
         plan = next(reversed(self._plans.values()), None)  # of the last step
         grads = None if plan is None else plan.rebind(self.param_groups, kinds, self.state)
         if grads is None:
             plan = self._bound_plan(kinds)
-        if plan is not None:
-            self._run_plan(plan)
-        elif not self._found_inf():
-            torch_step(self)
+        if plan is None:
+            return False
+        self._run_plan(plan)
+        return True
 
     def _run_plan(self, plan: Plan) -> None:
         if plan.on_cuda and "capturable" in self.defaults:
