@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import threading
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
 from fused_ml import nn, optim
-from fused_ml.nn import _originals
 from fused_ml.nn.functional import FUSED as FUNCTIONS
 from fused_ml.optim import _stand_in
 
@@ -46,20 +43,6 @@ def _show_names_to_dynamo() -> None:
         trace_rules.get_torch_obj_rule_map()
 
 
-@functools.cache
-def _show_names_to_torchscript() -> None:
-    """Let torch.jit.script compile torch's own function where it finds ours: ours is Python that it cannot read."""
-    with contextlib.suppress(ImportError, AttributeError, AssertionError), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it warns that it is deprecated
-        builtins, state = (importlib.import_module(f"torch.jit.{name}") for name in ("_builtins", "_state"))
-        for name in FUNCTIONS:
-            ours, theirs = getattr(nn.functional, name), getattr(_originals, name)
-            if operator := builtins._find_builtin(theirs):
-                builtins._register_builtin(ours, operator)
-            else:
-                state._set_jit_function_cache(ours, torch.jit.script(theirs))
-
-
 def _come_in() -> None:
     global _users
     with _lock:
@@ -68,7 +51,6 @@ def _come_in() -> None:
             return
         try:
             _show_names_to_dynamo()
-            _show_names_to_torchscript()
             for name in FUNCTIONS:
                 _replaced[name] = getattr(torch.nn.functional, name)
                 setattr(torch.nn.functional, name, getattr(nn.functional, name))

@@ -62,15 +62,19 @@ def assert_near(actual, reference, magnitude, roundings=1, what="", slack=None):
     )
 
 
-def assert_no_worse_than_torch(actual, torchs, reference, what=""):
-    """The largest error is at most twice torch's own (Tri Dao's rule), or a few ulp of the largest."""
+def assert_no_worse_than_torch(actual, torchs, reference, what="", dtype=None):
+    """The largest error is at most twice torch's own (Tri Dao's rule), or a few ulp of the largest.
+
+    `dtype`: what the numbers were rounded to on the way, if not the result's.
+    """
+    dtype = dtype or actual.dtype
     reference = reference.double().cpu()
     finite = reference.isfinite()
-    if actual.dtype == torch.float64 or not finite.any():  # the reference itself is no better than float64
+    if dtype == torch.float64 or not finite.any():  # the reference itself is no better than float64
         return
     ours = (actual.detach().double().cpu() - reference)[finite].abs().max()
     theirs = (torchs.detach().double().cpu() - reference)[finite].abs().max()
-    floor = (2 if actual.dtype.itemsize == 2 else 4) * ulp_of(reference[finite].abs().max(), actual.dtype)
+    floor = (2 if dtype.itemsize == 2 else 4) * ulp_of(reference[finite].abs().max(), dtype)
     assert theirs.isnan() or ours <= 2 * theirs + floor, f"{what}: error {ours:.3g}, torch's {theirs:.3g}"
 
 

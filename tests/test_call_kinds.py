@@ -1,5 +1,6 @@
 """Calls that no kernel takes: torch's own function answers them, sees them once, and refuses them in its own words."""
 
+import contextlib
 import re
 import warnings
 from functools import partial
@@ -64,12 +65,17 @@ SIMPLE = {
 simple = pytest.mark.parametrize("call", [*SIMPLE])
 
 
+WAYS = {"imported": (F, contextlib.nullcontext), "patched": (TF, fused_ml.patch_torch)}
+
+
 @simple
-def test_a_subclass_sees_torchs_function_once(call):
+@pytest.mark.parametrize("way", [*WAYS])
+def test_a_subclass_sees_torchs_function_once(call, way):
     seen = []
-    for f in (F, TF):
+    for f, context in (WAYS[way], (TF, contextlib.nullcontext)):
         Watching.seen = []
-        result = SIMPLE[call](f, X.as_subclass(Watching))
+        with context():
+            result = SIMPLE[call](f, X.as_subclass(Watching))
         assert type(result) is Watching
         seen.append(Watching.seen)
     assert seen[0] == seen[1]
@@ -91,10 +97,11 @@ def test_a_subclass_in_another_place_is_seen_too(call):
 
 
 @simple
-def test_a_function_mode_sees_torchs_function_once(call):
+@pytest.mark.parametrize("way", [*WAYS])
+def test_a_function_mode_sees_torchs_function_once(call, way):
     modes = [Mode(), Mode()]
-    for mode, f in zip(modes, (F, TF), strict=True):
-        with mode:
+    for mode, (f, context) in zip(modes, (WAYS[way], (TF, contextlib.nullcontext)), strict=True):
+        with context(), mode:
             SIMPLE[call](f, X)
     assert modes[0].seen == modes[1].seen
 

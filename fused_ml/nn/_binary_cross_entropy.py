@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, why_not_plain
+from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, torchs, why_not_plain
 from fused_ml.nn._support import (
     FLOATING,
     FLOATING_NAMES,
@@ -209,7 +209,9 @@ def binary_cross_entropy_with_logits(
         )
     reason = _refusal(input, target, weight, pos_weight, reduction)
     if reason and not extras:
-        result = TF.binary_cross_entropy_with_logits(input, target, weight, reduction=reduction, pos_weight=pos_weight)
+        result = torchs(TF.binary_cross_entropy_with_logits)(
+            input, target, weight, reduction=reduction, pos_weight=pos_weight
+        )
         note_fallback(f"nn.functional.{_NAME}", reason, input)
         return result
     if reduction not in REDUCTIONS:

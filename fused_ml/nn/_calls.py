@@ -8,6 +8,7 @@ no tracer other than torch.compile's, no function mode. Everything else is torch
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -149,6 +150,19 @@ def by_composite(
         value = composite(*aliases)
         grads = iter(torch.autograd.grad(value, wanted, upstream.reshape(value.shape), create_graph=create_graph))
     return [next(grads) if need else None for need in needs]
+
+
+def torchs(function: Any) -> Any:
+    """torch's `function`, to hand a call over to.
+
+    It passes to ``__torch_function__`` what its own name stands for. While that is ours (:func:`fused_ml.enable`), a
+    copy to which its name is itself.
+    """
+    names = getattr(function, "__globals__", None)
+    if _is_compiling() or names is None or names.get(function.__name__) is function:
+        return function
+    names = {**names, function.__name__: function}
+    return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
 
 
 def scripted_as(torchs: Callable[..., Any]) -> Callable[[Any], Any]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import PLAIN, foreign, plain, scripted_as, unwatched, why_not_plain
+from fused_ml.nn._calls import PLAIN, foreign, plain, scripted_as, torchs, unwatched, why_not_plain
 from fused_ml.nn._cross_entropy_autograd import CrossEntropyInPlace, apply, apply_common, op, run
 from fused_ml.nn._cross_entropy_by_torch import Options, composite_with_stats, stats_of, weights_beside_z_loss
 from fused_ml.nn._support import (
@@ -205,7 +205,7 @@ def cross_entropy(
         args = (input, target, weight, sample_weight, normalizer)
         reason = _refusal(*args, reduction, ignore_index, label_smoothing)
     if reason and not (extras or out_dtype is not None or return_stats):
-        loss = TF.cross_entropy(
+        loss = torchs(TF.cross_entropy)(
             input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
         )
         note_fallback("nn.functional.cross_entropy", reason, input)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, why_not_plain
+from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, torchs, why_not_plain
 from fused_ml.nn._support import (
     REDUCTION_NAMES,
     REDUCTIONS,
@@ -104,7 +104,7 @@ def nll_loss(
     """
     reduction = resolve_reduction(reduction, size_average, reduce)
     if reason := _refusal(input, target, weight, reduction, ignore_index):
-        result = TF.nll_loss(input, target, weight, ignore_index=ignore_index, reduction=reduction)
+        result = torchs(TF.nll_loss)(input, target, weight, ignore_index=ignore_index, reduction=reduction)
         note_fallback("nn.functional.nll_loss", reason, input)
         return result
     input = input.to(autocast_dtype(input) or input.dtype)

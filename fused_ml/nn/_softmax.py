@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, why_not_plain
+from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, torchs, why_not_plain
 from fused_ml.nn._support import FLOATING, FLOATING_NAMES, autocasts, note_fallback
 
 _softmax = torch.ops.fused_ml.softmax.default
@@ -108,7 +108,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     if dim is None and plain(input):
         dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
-        result = TF.softmax(input, dim, _stacklevel + 1, dtype)
+        result = torchs(TF.softmax)(input, dim, _stacklevel + 1, dtype)
         note_fallback("nn.functional.softmax", reason, input)
         return result
     assert dim is not None
@@ -140,7 +140,7 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
     if dim is None and plain(input):
         dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
-        result = TF.softmin(input, dim, _stacklevel + 1, dtype)
+        result = torchs(TF.softmin)(input, dim, _stacklevel + 1, dtype)
         note_fallback("nn.functional.softmin", reason, input)
         return result
     assert dim is not None
@@ -182,7 +182,7 @@ def log_softmax(
     if dim is None and plain(input):
         dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
-        result = TF.log_softmax(input, dim, _stacklevel + 1, dtype)
+        result = torchs(TF.log_softmax)(input, dim, _stacklevel + 1, dtype)
         note_fallback("nn.functional.log_softmax", reason, input)
         return result
     input, dtype = _cast(input, dtype)

@@ -25,9 +25,8 @@ keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 def note_fallback(name: str, reason: str, input: object) -> None:
     """Warn that torch has answered a call that could have been a kernel's."""
-    if isinstance(input, Tensor) and (
-        foreign(input) or (input.is_floating_point() and (input.is_nested or input.numel()))
-    ):
+    unseen = foreign(input) or torch.jit.is_tracing()  # a look at the input would be seen
+    if isinstance(input, Tensor) and (unseen or (input.is_floating_point() and (input.is_nested or input.numel()))):
         warn_fallback(name, reason)
 
 

@@ -28,6 +28,25 @@ class _TracedAsTorchs:
             self.__module__ = type(self).__bases__[0].__module__
 
 
+def _in_torchs_words(module: torch.nn.Module, cls: type[torch.nn.Module], extras: dict[str, Any]) -> torch.nn.Module:
+    """torch's own module in place of `module`, for torch.jit.script, which reads no keyword-only arguments.
+
+    `extras` are the options that torch's module lacks, with the values that leave them out.
+    """
+    if type(module).__module__ != __name__:
+        return module  # a subclass with a forward of its own
+    for name, absent in extras.items():
+        if getattr(module, name) != absent:
+            raise RuntimeError(
+                f"torch.jit.script: expected fused_ml.nn.{cls.__name__} without options of its own, got "
+                f"{name}={getattr(module, name)}: TorchScript knows torch's operators alone"
+            )
+    torchs = cls.__new__(cls)
+    torchs.__dict__.update({name: value for name, value in module.__dict__.items() if name not in extras})
+    del torchs.__dict__["__module__"]
+    return torchs
+
+
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss, _TracedAsTorchs):
     """:class:`torch.nn.CrossEntropyLoss` on :func:`fused_ml.nn.functional.cross_entropy`.
 
@@ -82,6 +101,10 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss, _TracedAsTorchs):
             inplace_backward=self.inplace_backward,
             return_stats=self.return_stats,
         )
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        extras = {"z_loss": 0.0, "softcap": None, "out_dtype": None, "inplace_backward": False, "return_stats": False}
+        return _in_torchs_words(self, torch.nn.CrossEntropyLoss, extras)
 
 
 class NLLLoss(torch.nn.NLLLoss, _TracedAsTorchs):
@@ -145,6 +168,10 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, _TracedAsTorchs):
             label_smoothing=self.label_smoothing,
             ignore_index=self.ignore_index,
         )
+
+    def __prepare_scriptable__(self) -> torch.nn.Module:
+        extras = {"focal_gamma": 0.0, "focal_alpha": None, "label_smoothing": 0.0, "ignore_index": None}
+        return _in_torchs_words(self, torch.nn.BCEWithLogitsLoss, extras)
 
 
 class Softmax(torch.nn.Softmax, _TracedAsTorchs):
