@@ -71,6 +71,15 @@ inline bool all_unit(const RowwiseArguments& a, int64_t Stream::* stride) {
   return true;
 }
 
+// Whether a row's classes lie side by side or share lines with few others', in every stream that is there.
+inline bool all_near(const RowwiseArguments& a) {
+  const Stream* streams[] = {&a.x, &a.y, &a.out, &a.out2};
+  for (const Stream* s : streams) {
+    if (s->data && (s->by_class < 0 || s->by_class > kNearClasses)) return false;
+  }
+  return true;
+}
+
 }  // namespace FUSED_ML_NAMESPACE
 
 #include "tile_memory.h"
@@ -83,7 +92,7 @@ namespace FUSED_ML_NAMESPACE {
 
 template <class F, class A>
 void rowwise(const F& formula, const RowwiseArguments& a) {
-  if (a.classes > kFewClasses<A> && all_unit(a, &Stream::by_class)) {
+  if (a.classes > kFewClasses<A> && all_near(a)) {
     RowLoop<F, A>(formula, a).run();
   } else {
     ColumnLoop<F, A>(formula, a).run();
