@@ -9,7 +9,8 @@
 //   finish(RowSums<R>) -> RowResult<R>                             A map(x, y, w, term, RowCoefficients<A>)
 //   kOwn != none: the own class's output is map_own(x, result.own); kSecond: a second output, map_second(...)
 //
-// Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows.
+// Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows. PlainLoop
+// is a short way for formulas that need a sum and nothing else.
 #pragma once
 
 #include "../formulas/rowwise_blocks.h"
@@ -72,10 +73,11 @@ inline bool all_unit(const RowwiseArguments& a, int64_t Stream::* stride) {
 }
 
 // Whether a row's classes lie side by side or share lines with few others', in every stream that is there.
+inline bool near(const Stream& s) { return s.by_class >= 0 && s.by_class <= kNearClasses; }
 inline bool all_near(const RowwiseArguments& a) {
   const Stream* streams[] = {&a.x, &a.y, &a.out, &a.out2};
   for (const Stream* s : streams) {
-    if (s->data && (s->by_class < 0 || s->by_class > kNearClasses)) return false;
+    if (s->data && !near(*s)) return false;
   }
   return true;
 }
@@ -87,11 +89,16 @@ inline bool all_near(const RowwiseArguments& a) {
 #include "rowwise_columns.h"
 #include "rowwise_past.h"
 #include "rowwise_rows.h"
+#include "rowwise_plain.h"
 
 namespace FUSED_ML_NAMESPACE {
 
 template <class F, class A>
 void rowwise(const F& formula, const RowwiseArguments& a) {
+  if constexpr (PlainLoop<F, A>::kFits) {
+    const PlainLoop<F, A> plain(formula, a);
+    if (plain.pays()) return plain.run();
+  }
   if (a.classes > kFewClasses<A> && all_near(a)) {
     RowLoop<F, A>(formula, a).run();
   } else {

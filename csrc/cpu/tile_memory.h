@@ -87,6 +87,24 @@ class TileMemory {
     });
   }
 
+  // Up to kStep elements that lie side by side, and the lanes of a step.
+  template <class T>
+  FUSED_ML_INLINE static void load_lanes(const T* __restrict from, int64_t count, A* __restrict to) {
+    if (count == kStep) {
+      copy_step(from, to);
+    } else {
+      for (int64_t l = 0; l < kStep; ++l) to[l] = l < count ? load(from + l) : A(0);
+    }
+  }
+  template <class T>
+  FUSED_ML_INLINE static void store_lanes(const A* __restrict from, int64_t count, T* __restrict to) {
+    if (count == kStep) {
+      copy_step(from, to);
+    } else {
+      for (int64_t l = 0; l < count; ++l) store(to + l, from[l]);
+    }
+  }
+
  private:
   const RowwiseArguments& a;
   const bool one_outer;
@@ -107,23 +125,6 @@ class TileMemory {
     int64_t step = 0;
     for (; (step + 1) * kStep <= t.rows; ++step) body(step, kStep);
     if (step * kStep < t.rows) body(step, t.rows - step * kStep);
-  }
-
-  template <class T>
-  FUSED_ML_INLINE static void load_lanes(const T* __restrict from, int64_t count, A* __restrict to) {
-    if (count == kStep) {
-      copy_step(from, to);
-    } else {
-      for (int64_t l = 0; l < kStep; ++l) to[l] = l < count ? load(from + l) : A(0);
-    }
-  }
-  template <class T>
-  FUSED_ML_INLINE static void store_lanes(const A* __restrict from, int64_t count, T* __restrict to) {
-    if (count == kStep) {
-      copy_step(from, to);
-    } else {
-      for (int64_t l = 0; l < count; ++l) store(to + l, from[l]);
-    }
   }
 
   // Calls body(row of the tile, its offset in the stream) from row `first` on.
