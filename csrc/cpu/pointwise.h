@@ -67,8 +67,8 @@ class PointwiseLoop {
     for (int64_t i = 0; i < kPiece; ++i) to[i] = value;
   }
 
-  // Elements [offset, offset + count) of the innermost dimension, at index `outer` of the others; where that is
-  // short, of all of them.
+  // Elements [offset, offset + count) of the innermost dimension, at index `outer` of the others; where that
+  // is short, of all of them.
   double run_piece(int64_t outer, int64_t offset, int64_t count, Piece& piece) const {
     PointwiseInputs<const A*> in;
     in.x = fetch(a.x, outer, offset, count, piece.x);

@@ -9,8 +9,8 @@
 //   finish(RowSums<R>) -> RowResult<R>                             A map(x, y, w, term, RowCoefficients<A>)
 //   kOwn != none: the own class's output is map_own(x, result.own); kSecond: a second output, map_second(...)
 //
-// Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows. PlainLoop
-// is a short way for formulas that need a sum and nothing else.
+// Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows.
+// PlainLoop is a short way for formulas that need a sum and nothing else.
 #pragma once
 
 #include "../formulas/rowwise_blocks.h"

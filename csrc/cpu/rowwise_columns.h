@@ -28,10 +28,7 @@ class ColumnLoop {
 
  public:
   ColumnLoop(const F& formula, const RowwiseArguments& arguments)
-      : f(formula),
-        a(arguments),
-        one_outer(a.inner >= kStep || a.inner == a.rows),
-        memory_of(a, one_outer) {
+      : f(formula), a(arguments), one_outer(a.inner >= kStep || a.inner == a.rows), memory_of(a, one_outer) {
     const int64_t fitting = kTileElements / a.classes / kStep * kStep;
     width = fitting < kStep ? kStep : fitting > kTileRows ? kTileRows : fitting;
     tiles_per_outer = divide_up(one_outer ? a.inner : a.rows, width);

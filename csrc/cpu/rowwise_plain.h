@@ -1,13 +1,14 @@
-// Rows whose sum needs nothing first and whose output needs the sum alone: softmax's backward passes. What the
-// other loops keep of a row costs more here than its arithmetic, so this one keeps nothing but the operands.
+// Rows whose sum needs nothing first and whose output needs the sum alone: softmax's backward passes. What
+// the other loops keep of a row costs more here than its arithmetic, so this one keeps nothing but the
+// operands.
 #pragma once
 
 namespace FUSED_ML_NAMESPACE {
 
 // Rows of fewer classes, side by side in memory, are cheaper by way of a tile.
-constexpr int64_t kLeastPlainClasses = 24;
-// Of more, a tile's operands outgrow the second-level cache; it has so many rows at least, so that memory is read
-// in runs.
+constexpr int64_t kLeastPlainClasses = 64;
+// Of more, a tile's operands outgrow the second-level cache; it has so many rows at least, so that memory is
+// read in runs.
 constexpr int64_t kMostPlainClasses = 1024;
 constexpr int64_t kLeastLanes = 32;
 
@@ -15,8 +16,8 @@ template <class F, class A>
 class PlainLoop {
  public:
   // Terms that need nothing first and nothing else.
-  static constexpr bool kFits = !F::kPeak && F::kOwn == Own::none && !F::kKeepTerms && !F::kSide &&
-                                F::kTwoInputs && !F::kSecond;
+  static constexpr bool kFits =
+      !F::kPeak && F::kOwn == Own::none && !F::kKeepTerms && !F::kSide && F::kTwoInputs && !F::kSecond;
 
   PlainLoop(const F& formula, const RowwiseArguments& arguments)
       : f(formula),
@@ -36,18 +37,19 @@ class PlainLoop {
   void run() const {
     const int64_t tiles = by_lanes ? divide_up(a.inner, width) : 1;  // of an outer index
     const int64_t tasks = by_lanes ? a.rows / a.inner * tiles : a.rows;
-    run_parallel(tasks, divide_up(kTaskElements, (by_lanes ? width : 1) * a.classes), [&](int64_t begin, int64_t end) {
-      const int64_t size = divide_up(a.classes, kStep) * kStep * (by_lanes ? width : 1);
-      A* x = static_cast<A*>(thread_scratch(Scratch::task, 3 * size * sizeof(A)));
-      for (int64_t task = begin; task < end; ++task) {
-        if (by_lanes) {
-          run_tile(task / tiles * a.inner + task % tiles * width, x, x + size);
-        } else {
-          run_row(task, x, x + size, x + 2 * size);
-        }
-      }
-      finish_past();
-    });
+    run_parallel(tasks, divide_up(kTaskElements, (by_lanes ? width : 1) * a.classes),
+                 [&](int64_t begin, int64_t end) {
+                   const int64_t size = divide_up(a.classes, kStep) * kStep * (by_lanes ? width : 1);
+                   A* x = static_cast<A*>(thread_scratch(Scratch::task, 3 * size * sizeof(A)));
+                   for (int64_t task = begin; task < end; ++task) {
+                     if (by_lanes) {
+                       run_tile(task / tiles * a.inner + task % tiles * width, x, x + size);
+                     } else {
+                       run_row(task, x, x + size, x + 2 * size);
+                     }
+                   }
+                   finish_past();
+                 });
   }
 
  private:
@@ -90,42 +92,49 @@ class PlainLoop {
 
   // A class of a tile: its operands are kept, in the arithmetic type, and its terms added.
   template <class T>
-  FUSED_ML_INLINE void take(const T* __restrict g, const T* __restrict p, int64_t count, A* __restrict x,
-                            A* __restrict y, double* __restrict sum) const {
+  FUSED_ML_INLINE void take(const T* g, const T* p, int64_t count, A* x, A* y, double* sum) const {
+    if (a.x.by_inner == 1) return add_terms<true>(g, p, count, x, y, sum);
+    load_strided(g, a.x.by_inner, count, x);
+    add_terms<false>(g, p, count, x, y, sum);
+  }
+  template <bool kLoad, class T>
+  FUSED_ML_INLINE void add_terms(const T* __restrict g, const T* __restrict p, int64_t count, A* __restrict x,
+                                 A* __restrict y, double* __restrict sum) const {
     const F formula = f;
     const auto add = [=](int64_t l) {
-      sum[l] += formula.term(NoReference{}, static_cast<double>(x[l]), static_cast<double>(y[l]), true);
+      const A left = kLoad ? static_cast<A>(load(g + l)) : x[l], right = static_cast<A>(load(p + l));
+      if (kLoad) x[l] = left;
+      y[l] = right;
+      sum[l] += formula.term(NoReference{}, static_cast<double>(left), static_cast<double>(right), true);
     };
-    if (a.x.by_inner != 1) load_strided(g, a.x.by_inner, count, x);
     int64_t l = 0;
     for (; l + kStep <= count; l += kStep) {
-      __builtin_prefetch(g + a.x.by_class + l * a.x.by_inner);
+      if (kLoad) __builtin_prefetch(g + a.x.by_class + l);
       __builtin_prefetch(p + a.y.by_class + l);
-      if (a.x.by_inner == 1) copy_step(g + l, x + l);
-      copy_step(p + l, y + l);
       FUSED_ML_LANES
       for (int i = 0; i < kStep; ++i) add(l + i);
     }
-    for (; l < count; ++l) {
-      if (a.x.by_inner == 1) x[l] = load(g + l);
-      y[l] = load(p + l);
-      add(l);
-    }
+    for (; l < count; ++l) add(l);
   }
 
   template <class T>
   FUSED_ML_INLINE void map_lanes(const A* __restrict x, const A* __restrict y, const A* __restrict offset,
                                  int64_t count, bool past, T* __restrict out) const {
     const F formula = f;
-    const auto value = [=](int64_t l) { return formula.map(x[l], y[l], A(0), A(0), {A(0), A(0), offset[l], A(0)}); };
-    int64_t l = 0;
-    for (; l + kStep <= count; l += kStep) {
-      A step[kStep];
-      FUSED_ML_LANES
-      for (int i = 0; i < kStep; ++i) step[i] = value(l + i);
-      past ? store_step_past(step, out + l) : copy_step(step, out + l);
+    const auto value = [=](int64_t l) {
+      return formula.map(x[l], y[l], A(0), A(0), {A(0), A(0), offset[l], A(0)});
+    };
+    if (past) {  // whole steps
+      for (int64_t l = 0; l < count; l += kStep) {
+        A step[kStep];
+        FUSED_ML_LANES
+        for (int i = 0; i < kStep; ++i) step[i] = value(l + i);
+        store_step_past(step, out + l);
+      }
+      return;
     }
-    for (; l < count; ++l) store(out + l, value(l));
+#pragma GCC ivdep
+    for (int64_t l = 0; l < count; ++l) store(out + l, value(l));
   }
 
   // Sums as RowLoop's.

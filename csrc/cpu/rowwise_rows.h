@@ -383,8 +383,8 @@ class RowLoop {
     if (!a.out.data && !a.out2.data) return;
     const int64_t count = size_of(block);
     const bool reads = F::kMapReadsInput && chosen.keep;
-    // Of a row of one block, reduce has left in the buffers what is not read in place; where there is a peak to
-    // look for, the next row's x has taken the place of this one's.
+    // Of a row of one block, reduce has left in the buffers what is not read in place; where there is a peak
+    // to look for, the next row's x has taken the place of this one's.
     const bool here = !F::kPeak && blocks == 1;
     const bool x_here = here && !in_memory(a.x, a.type), y_here = here && !in_memory(a.y, a.type);
     const A* x = x_here ? buffers.x : reads ? fetch(a.x, row, block, buffers.map_x) : nullptr;

@@ -65,8 +65,8 @@ class ShortRuns {
     return at;
   }
 
-  // Calls body(where in memory, which of the count). Whole runs of one outer dimension come together, and where
-  // they are the shorter, across them.
+  // Calls body(where in memory, which of the count). Whole runs of one outer dimension come together, and
+  // where they are the shorter, across them.
   template <class Body>
   FUSED_ML_INLINE void walk(const Elements& e, int64_t first, int64_t count, const Body& body) const {
     const int64_t step = e.strides[a.dims - 1], next = e.strides[a.dims - 2], runs = a.sizes[a.dims - 2];

@@ -114,7 +114,8 @@ class TileMemory {
   void spread(const Stream& s, const TileRows& t, const T* base, A* tile) const {
     const int64_t size = a.classes * kStep;
     for (int64_t row = t.rows; row % kStep; ++row) tile[row / kStep * size + row % kStep] = A(0);
-    each_row(s, t, 0, [&](int64_t row, int64_t at) { tile[row / kStep * size + row % kStep] = load(base + at); });
+    each_row(s, t, 0,
+             [&](int64_t row, int64_t at) { tile[row / kStep * size + row % kStep] = load(base + at); });
     for (A* step = tile; step < tile + divide_up(t.rows, kStep) * size; step += size) {
       for (int64_t c = 1; c < a.classes; ++c) copy_step(step, step + c * kStep);
     }
