@@ -85,9 +85,9 @@ def test_logsigmoid(shape, dtype, device):
         assert_near(found[1], expected[1], upstream.double().abs(), what=f"{layout}, {above} gradient")
 
 
-def bce_gradients(function, x, t, upstream, **options):
+def bce_gradients(module, x, t, upstream, **options):
     leaves = [v.detach().requires_grad_() for v in (x, t)]
-    value = function(*leaves, reduction="none", **options)
+    value = module.binary_cross_entropy_with_logits(*leaves, reduction="none", **options)
     return value.detach(), *torch.autograd.grad(value, leaves, upstream)
 
 
@@ -102,11 +102,8 @@ def test_bce_weights(shape, name, dtype, device):
         for layout, above in pairs():
             x, t = arranged("contiguous", size, dtype, device), arranged(layout, size, dtype, device).sigmoid()
             g = arranged(above, size, dtype, device, 1.0)
-            function, wide = F.binary_cross_entropy_with_logits, TF.binary_cross_entropy_with_logits
-            found = on_one_and_three_threads(
-                lambda x=x, t=t, g=g, w=weight: bce_gradients(function, x, t, g, **{name: w})
-            )
-            expected = bce_gradients(wide, x.double(), t.double(), g.double(), **{name: weight.double()})
+            found = on_one_and_three_threads(lambda x=x, t=t, g=g, w=weight: bce_gradients(F, x, t, g, **{name: w}))
+            expected = bce_gradients(TF, x.double(), t.double(), g.double(), **{name: weight.double()})
             sizes = [2 * weight.double() * (x.double().abs() + 1), *[4 * weight.double() * g.double().abs()] * 2]
             sizes[2] = sizes[2] * (x.double().abs() + 1)
             for what, got, right, most in zip(("value", "input", "target"), found, expected, sizes, strict=True):
