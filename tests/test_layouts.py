@@ -162,4 +162,6 @@ def test_losses(shape, kind, dtype, device):
         )
         magnitude = 2 * x.double().abs().amax(1) + 12
         assert_near(found[0], expected[0], magnitude, what=f"{layout} value")
-        assert_near(found[1], expected[1], 4 * g.double().abs().unsqueeze(1).expand(size), what=f"{layout} {upper}")
+        above_rows = g.double().abs().unsqueeze(1).expand(size)
+        slack = size[1] * torch.finfo(torch.float64).eps * above_rows  # torch's own: it adds a row's gradients up
+        assert_near(found[1], expected[1], 4 * above_rows, what=f"{layout} {upper}", slack=slack)
