@@ -11,7 +11,8 @@ namespace fused_ml {
 
 namespace {
 
-// Gives the arguments the input's dimensions, largest stride first, merged where every operand allows.
+// Gives the arguments the input's dimensions, merged where every operand allows: largest stride first, of the
+// input, or where that is expanded of the last operand that is not.
 class PointwiseShape {
  public:
   explicit PointwiseShape(const Tensor& input) : x(input) {}
@@ -21,8 +22,9 @@ class PointwiseShape {
   void fill(PointwiseArguments& a) const {
     std::vector<int64_t> order(x.dim());
     std::iota(order.begin(), order.end(), 0);
+    const Tensor& sorted = order_giver();
     std::stable_sort(order.begin(), order.end(),
-                     [&](int64_t p, int64_t q) { return x.stride(p) > x.stride(q); });
+                     [&](int64_t p, int64_t q) { return sorted.stride(p) > sorted.stride(q); });
     a.numel = x.numel();
     a.dims = 1;
     a.sizes[0] = 1;
@@ -51,6 +53,20 @@ class PointwiseShape {
     Elements* to;
     Tensor tensor;
   };
+  static bool is_expanded(const Tensor& t) {
+    for (int64_t d = 0; d < t.dim(); ++d) {
+      if (t.stride(d) == 0 && t.size(d) > 1) return true;
+    }
+    return false;
+  }
+  const Tensor& order_giver() const {
+    if (!is_expanded(x)) return x;
+    for (size_t i = operands.size(); i-- > 0;) {
+      if (!is_expanded(operands[i].tensor)) return operands[i].tensor;
+    }
+    return x;
+  }
+
   Tensor x;
   std::vector<Operand> operands;
 };

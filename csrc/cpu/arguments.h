@@ -14,6 +14,10 @@ struct Stream {
   int64_t by_outer = 0, by_class = 0, by_inner = 0;
 };
 
+// Classes no farther apart than this are near: a line holds some of a row's, so that rows can be taken one by
+// one. 0 is near: a class's element is every class's.
+constexpr int64_t kNearClasses = 16;
+
 struct RowwiseArguments {
   int64_t rows, classes, inner;
   DType type, out_type;    // of x and y; of out and out2

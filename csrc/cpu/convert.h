@@ -45,6 +45,12 @@ FUSED_ML_INLINE void copy_step(const From* __restrict from, To* __restrict to) {
 template <class T, class A>
 void load_strided(const T* __restrict from, int64_t step, int64_t count, A* __restrict to) {
   if (step == 1) return load_run(from, count, to);
+  if (step == 0) {
+    const A value = count ? static_cast<A>(load(from)) : A(0);
+#pragma omp simd
+    for (int64_t i = 0; i < count; ++i) to[i] = value;
+    return;
+  }
   for (int64_t i = 0; i < count; ++i) to[i] = load(from + i * step);
 }
 

@@ -8,6 +8,7 @@
 
 #include "../formulas/pointwise_types.h"
 #include "convert.h"
+#include "short_runs.h"
 #include "vector_loops.h"
 
 namespace FUSED_ML_NAMESPACE {
@@ -18,7 +19,8 @@ constexpr int64_t kPiece = 1024;   // elements at a time: the converted operands
 template <class F, class A>
 class PointwiseLoop {
  public:
-  PointwiseLoop(const F& formula, const PointwiseArguments& arguments) : f(formula), a(arguments) {}
+  PointwiseLoop(const F& formula, const PointwiseArguments& arguments)
+      : f(formula), a(arguments), short_runs(a) {}
 
   void run() const {
     const int64_t chunks = divide_up(a.numel, kChunk);
@@ -32,10 +34,11 @@ class PointwiseLoop {
  private:
   const F f;
   const PointwiseArguments& a;
+  const ShortRuns<A> short_runs;
 
   struct Piece {
-    alignas(64) A x[kPiece], t[kPiece], w[kPiece], p[kPiece], g[kPiece], value[kPiece], dx[kPiece],
-        dt[kPiece], prepared[kPiece];
+    alignas(64) A x[kPiece], t[kPiece], w[kPiece + kShortRun], p[kPiece + kShortRun], g[kPiece],
+        value[kPiece], dx[kPiece], dt[kPiece], prepared[kPiece];
   };
 
   double run_chunk(int64_t first) const {
@@ -44,8 +47,10 @@ class PointwiseLoop {
     fill(piece.w, A(1));
     fill(piece.p, A(1));
     fill(piece.g, A(a.gradient_scale));
+    if (repeats(a.w)) short_runs.repeat(a.w, kPiece + kShortRun, piece.w);
+    if (repeats(a.p)) short_runs.repeat(a.p, kPiece + kShortRun, piece.p);
     const int64_t last = first + kChunk < a.numel ? first + kChunk : a.numel;
-    const int64_t run = a.sizes[a.dims - 1];  // elements that lie evenly
+    const int64_t run = short_runs ? a.numel : a.sizes[a.dims - 1];
     double sum = 0;
     for (int64_t i = first; i < last;) {
       const int64_t offset = i % run;
@@ -62,13 +67,14 @@ class PointwiseLoop {
     for (int64_t i = 0; i < kPiece; ++i) to[i] = value;
   }
 
-  // Elements [offset, offset + count) of the innermost dimension, at index `outer` of the others.
+  // Elements [offset, offset + count) of the innermost dimension, at index `outer` of the others; where that
+  // is short, of all of them.
   double run_piece(int64_t outer, int64_t offset, int64_t count, Piece& piece) const {
     PointwiseInputs<const A*> in;
     in.x = fetch(a.x, outer, offset, count, piece.x);
     in.t = fetch(a.t, outer, offset, count, piece.t);
-    in.w = fetch(a.w, outer, offset, count, piece.w);
-    in.p = fetch(a.p, outer, offset, count, piece.p);
+    in.w = repeats(a.w) ? piece.w + short_runs.phase(offset) : fetch(a.w, outer, offset, count, piece.w);
+    in.p = repeats(a.p) ? piece.p + short_runs.phase(offset) : fetch(a.p, outer, offset, count, piece.p);
     in.g = fetch(a.g, outer, offset, count, piece.g);
     A* value = place(a.value, outer, offset, piece.value);
     A* dx = place(a.dx, outer, offset, piece.dx);
@@ -165,20 +171,29 @@ class PointwiseLoop {
     return ahead;
   }
   void look_ahead(const Elements& e, int64_t outer, int64_t offset, const char*& at, int64_t& bytes) const {
-    if (!e.data || step(e) != 1) return;
+    if (!e.data || step(e) != 1 || !evenly(e)) return;
     bytes = static_cast<int64_t>(bytes_of(e.type));
     at = static_cast<const char*>(e.data) + position(e, outer, offset) * bytes;
   }
   int64_t step(const Elements& e) const { return e.strides[a.dims - 1]; }
+  // Whether a piece's elements lie at one distance.
+  bool evenly(const Elements& e) const { return !short_runs || short_runs.even(e); }
+  bool repeats(const Elements& e) const { return e.data && short_runs && short_runs.periodic(e); }
   bool past_caches(const Elements& e) const {
-    return e.data && a.dims == 1 && in_memory(e) && line_starts_at(e.data) &&
+    return e.data && (a.dims == 1 || short_runs) && in_memory(e) && line_starts_at(e.data) &&
            a.numel * static_cast<int64_t>(sizeof(A)) >= kPastCaches;
   }
-  bool in_memory(const Elements& e) const { return e.type == arithmetic_dtype<A> && step(e) == 1; }
+  bool in_memory(const Elements& e) const {
+    return e.type == arithmetic_dtype<A> && step(e) == 1 && evenly(e);
+  }
 
   // An operand that is not there keeps the constant its buffer was filled with.
   const A* fetch(const Elements& e, int64_t outer, int64_t offset, int64_t count, A* buffer) const {
     if (!e.data) return buffer;
+    if (!evenly(e)) {
+      short_runs.gather(e, offset, count, buffer);
+      return buffer;
+    }
     const int64_t at = position(e, outer, offset);
     if (in_memory(e)) return static_cast<const A*>(e.data) + at;
     with_type<A>(e.type, e.data, [&](auto* p) { load_strided(p + at, step(e), count, buffer); });
@@ -190,6 +205,7 @@ class PointwiseLoop {
   }
   void put(const Elements& e, int64_t outer, int64_t offset, int64_t count, const A* buffer) const {
     if (!e.data || in_memory(e)) return;
+    if (!evenly(e)) return short_runs.scatter(e, offset, count, buffer);
     const int64_t at = position(e, outer, offset);
     with_type<A>(e.type, e.data, [&](auto* p) { store_strided(buffer, count, p + at, step(e)); });
   }

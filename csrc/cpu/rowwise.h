@@ -10,6 +10,7 @@
 //   kOwn != none: the own class's output is map_own(x, result.own); kSecond: a second output, map_second(...)
 //
 // Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows.
+// PlainLoop is a short way for formulas that need a sum and nothing else.
 #pragma once
 
 #include "../formulas/rowwise_blocks.h"
@@ -71,6 +72,16 @@ inline bool all_unit(const RowwiseArguments& a, int64_t Stream::* stride) {
   return true;
 }
 
+// Whether a row's classes lie side by side or share lines with few others', in every stream that is there.
+inline bool near(const Stream& s) { return s.by_class >= 0 && s.by_class <= kNearClasses; }
+inline bool all_near(const RowwiseArguments& a) {
+  const Stream* streams[] = {&a.x, &a.y, &a.out, &a.out2};
+  for (const Stream* s : streams) {
+    if (s->data && !near(*s)) return false;
+  }
+  return true;
+}
+
 }  // namespace FUSED_ML_NAMESPACE
 
 #include "tile_memory.h"
@@ -78,12 +89,17 @@ inline bool all_unit(const RowwiseArguments& a, int64_t Stream::* stride) {
 #include "rowwise_columns.h"
 #include "rowwise_past.h"
 #include "rowwise_rows.h"
+#include "rowwise_plain.h"
 
 namespace FUSED_ML_NAMESPACE {
 
 template <class F, class A>
 void rowwise(const F& formula, const RowwiseArguments& a) {
-  if (a.classes > kFewClasses<A> && all_unit(a, &Stream::by_class)) {
+  if constexpr (PlainLoop<F, A>::kFits) {
+    const PlainLoop<F, A> plain(formula, a);
+    if (plain.pays()) return plain.run();
+  }
+  if (a.classes > kFewClasses<A> && all_near(a)) {
     RowLoop<F, A>(formula, a).run();
   } else {
     ColumnLoop<F, A>(formula, a).run();

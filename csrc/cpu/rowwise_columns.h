@@ -28,14 +28,11 @@ class ColumnLoop {
 
  public:
   ColumnLoop(const F& formula, const RowwiseArguments& arguments)
-      : f(formula),
-        a(arguments),
-        along_inner(all_unit(a, &Stream::by_inner) && a.inner >= kStep),
-        memory_of(a, along_inner) {
+      : f(formula), a(arguments), one_outer(a.inner >= kStep || a.inner == a.rows), memory_of(a, one_outer) {
     const int64_t fitting = kTileElements / a.classes / kStep * kStep;
     width = fitting < kStep ? kStep : fitting > kTileRows ? kTileRows : fitting;
-    tiles_per_outer = divide_up(along_inner ? a.inner : a.rows, width);
-    tiles = along_inner ? a.rows / a.inner * tiles_per_outer : tiles_per_outer;
+    tiles_per_outer = divide_up(one_outer ? a.inner : a.rows, width);
+    tiles = one_outer ? a.rows / a.inner * tiles_per_outer : tiles_per_outer;
   }
 
   void run() const {
@@ -54,17 +51,17 @@ class ColumnLoop {
  private:
   const F f;
   const RowwiseArguments& a;
-  const bool along_inner;  // a tile is rows of one outer index, next to each other in memory
+  const bool one_outer;  // a tile is rows of one outer index
   const TileMemory<A> memory_of;
   int64_t width, tiles_per_outer, tiles;
 
   int64_t first_row(int64_t index) const {
-    return along_inner ? index / tiles_per_outer * a.inner + index % tiles_per_outer * width : index * width;
+    return one_outer ? index / tiles_per_outer * a.inner + index % tiles_per_outer * width : index * width;
   }
 
   double run_tile(int64_t index, A* memory, int64_t size, Rows& r) const {
     const int64_t row = first_row(index), next_row = index + 1 < tiles ? first_row(index + 1) : row;
-    const int64_t left = along_inner ? a.inner - row % a.inner : a.rows - row;
+    const int64_t left = one_outer ? a.inner - row % a.inner : a.rows - row;
     const Tile t{
         {row, left < width ? left : width}, memory, memory + size, memory + 2 * size, memory + 3 * size};
     memory_of.gather(a.x, t, t.x, t.out);
@@ -100,9 +97,10 @@ class ColumnLoop {
   }
 
   void look_ahead(const Stream& s, DType type, int64_t row, const char*& at, int64_t& step) const {
-    if (!along_inner && !memory_of.evenly_spaced(s)) return;
+    const auto walk = memory_of.walk_of(s);
+    if (walk == TileMemory<A>::Walk::any) return;
     at = element(s, type, a.inner, row);
-    step = static_cast<int64_t>(bytes_of(type)) * (along_inner ? s.by_class : kStep);
+    step = static_cast<int64_t>(bytes_of(type)) * (walk == TileMemory<A>::Walk::lanes ? s.by_class : kStep);
   }
 
   int64_t padded(const Tile& t) const { return divide_up(t.rows, kStep) * kStep; }
