@@ -158,14 +158,15 @@ def cross_entropy(
             probabilities: by the number of rows) or ``"sum"``.
         label_smoothing: in [0, 1] (Szegedy et al., 2016, arXiv:1512.00567).
         z_loss: adds ``z_loss * lse ** 2`` to every row that counts (PaLM, 2022, arXiv:2204.02311). No class weight
-            scales it.
+            scales it: ``"mean"`` averages it over the rows.
         softcap: replaces the logits by ``softcap * tanh(input / softcap)`` (Gemma 2, 2024, arXiv:2408.00118).
         sample_weight: a weight for each row, of the target's shape (one number a row); it multiplies the row's loss,
             and ``"mean"`` divides by the sum of the weights of class and row.
         normalizer: a number or 0-d tensor that replaces ``"mean"``'s denominator, for gradient accumulation.
         out_dtype: the loss's dtype, if not the input's.
         inplace_backward: write the gradient over the logits, which a plain backward then returns: no memory beyond
-            them. Not for a leaf that requires grad, nor for second derivatives. Ignored under ``torch.compile``.
+            them. What is read from the logits afterwards is wrong. They may be a view of a whole tensor; not a leaf
+            that requires grad, nor for second derivatives. Ignored for a view of a part, and under ``torch.compile``.
         return_stats: return ``(loss, CrossEntropyStats(lse, predicted, correct))``.
 
     Returns:
