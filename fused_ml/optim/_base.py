@@ -149,7 +149,7 @@ class FusedStep(Optimizer):
         found_inf = getattr(self, "found_inf", None)
         self._skipped = found_inf is not None and float(found_inf) != 0.0
         if self._skipped:
-            self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf)
+            self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf, device="cpu")
         return self._skipped
 
     def _update(self) -> None:

@@ -102,7 +102,7 @@ class Part:
             [len(entry.states) for entry in entries],
             [_FIRST * entry.first + _HOST_STEP * (entry.step is not None and on_host(entry.step)) for entry in entries],
         )
-        self.views = torch.empty(2 * _VIEW_BYTES * len(indices), dtype=torch.uint8)
+        self.views = torch.empty(2 * _VIEW_BYTES * len(indices), dtype=torch.uint8, device="cpu")
         weakref.finalize(self, ops.multi_tensor_free, self.number).atexit = False
 
     def bind(self, grads: list[Tensor]) -> int:
@@ -119,7 +119,9 @@ class Part:
 
     def here(self, number: Any) -> Tensor:
         """A number, on this device."""
-        return torch.as_tensor(number).to(self.device, non_blocking=self.device.type == "cuda")
+        if not isinstance(number, Tensor):
+            number = torch.tensor(number, device="cpu")
+        return number.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 class Plan:
