@@ -10,7 +10,7 @@ TYPED = fused_ml bench examples
 # The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU and on a GPU.
 TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid pointwise_runs \
 	rowwise_tiles scale cross_entropy cross_entropy_extras nll_loss softmax numerics gradcheck operators torch_samples \
-	dimension_orders hypothesis optim_steps optim_scaling optim_state optim_changes optim_class optim_errors optim_on_device optim_gather))
+	dimension_orders hypothesis optim_steps optim_scaling optim_amp optim_state optim_changes optim_class optim_errors optim_on_device optim_gather))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: help setup test test-cuda test-exhaustive test-sanitize demo bench bench-peers bench-report bench-cuda \

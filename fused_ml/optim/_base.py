@@ -45,8 +45,6 @@ class FusedStep(Optimizer):
     `_update`) is torch's too, with the same gradient scaling and clipping.
     """
 
-    # GradScaler then leaves the gradients scaled, and hands over `grad_scale` and `found_inf`.
-    _step_supports_amp_scaling = True
     _torch_optimizer: ClassVar[type[Optimizer]]
     _run: ClassVar[str]  # the operator
 
@@ -111,9 +109,10 @@ class FusedStep(Optimizer):
             closure (Callable, optional): A closure that reevaluates the model and returns the loss.
 
         Afterwards `grad_norm` is the norm of the unscaled gradients before clipping, a 0-d tensor, if
-        `max_grad_norm` is set, and `skipped` says whether the step was left out because of an infinity
-        or NaN among gradients that a GradScaler scaled. On a GPU nothing waits for the device, but a step
-        under a GradScaler whose step counts lie on the host (neither `fused` nor `capturable`).
+        `max_grad_norm` is set. A GradScaler unscales the gradients before the step, or does not call it. With
+        `fused=True` it leaves both to the step, as with torch's own: the gradients are unscaled within, and
+        `skipped` says whether there was an infinity or NaN among them. On a GPU nothing waits for the device
+        then, but for step counts on the host or momentum buffers that are new.
         """
         # torch's wrapper takes 25 us even with nothing to do; a subclass's own step is wrapped already.
         if type(self).step is FusedStep.step and (
@@ -184,6 +183,8 @@ class FusedStep(Optimizer):
         if not plan.committed:
             plan.commit(self.state)
         increment_version(plan.active)
+        if "grad_scale" in numbers:
+            plan.unscale(numbers["grad_scale"], self._skipped)
 
     def _check_capture(self) -> None:
         """Raise torch's error where a graph is captured and `capturable` is not set."""
@@ -266,14 +267,7 @@ class FusedStep(Optimizer):
         self._warn(f"there is no kernel for this {problem.name.replace('_', ' ')} of its tensors")
         return None
 
-    # Scaling and clipping, for both.
-
-    def _unscale_factor(self) -> float:
-        scale = getattr(self, "grad_scale", None)
-        if scale is None:
-            return 1.0
-        value = float(scale)
-        return 1.0 / value if value else math.inf
+    # Clipping, in steps that are torch's.
 
     def _accept_norm(self, norm: Tensor) -> bool:
         """Note the norm; False if the step must be skipped: a norm that is not finite, under a GradScaler."""
@@ -281,11 +275,10 @@ class FusedStep(Optimizer):
         self._skipped = getattr(self, "found_inf", None) is not None and not math.isfinite(norm)
         return not self._skipped
 
-    def _clip_coefficient(self, norm: float) -> float:
+    def _clip_coefficient(self, norm: Tensor) -> Tensor:
         """As torch.nn.utils.clip_grad_norm_; NaN stays NaN."""
         assert self._max_grad_norm is not None
-        coefficient = self._max_grad_norm / (norm + 1e-6)
-        return 1.0 if coefficient > 1.0 else coefficient
+        return torch.clamp(self._max_grad_norm / (norm + 1e-6), max=1.0)
 
     # Saving and loading.
 

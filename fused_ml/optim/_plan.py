@@ -213,6 +213,15 @@ class Plan:
             total = total + self.parts[0].here(other)
         return total
 
+    @torch.no_grad()
+    def unscale(self, scale: Tensor, skipped: Tensor | bool) -> None:
+        """Divide the gradients by a GradScaler's scale, as torch's fused steps do, unless the step was skipped."""
+        if isinstance(skipped, Tensor):
+            scale = torch.where(skipped != 0, 1.0, scale.to(skipped.device))
+        for part in self.parts:
+            if grads := [p.grad for p in part.active if p.grad is not None]:
+                torch._foreach_div_(grads, part.here(scale))
+
     def run(self, operator: str, options: list[Any], max_norm: float, numbers: dict[str, Any]) -> list[Tensor]:
         """Step by an operator; `numbers` are its optional tensors. The norm and whether it was skipped, if clipped.
 

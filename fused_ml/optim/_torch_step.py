@@ -18,32 +18,44 @@ def torch_step(optimizer: FusedStep) -> None:
     step = optimizer._torch_optimizer.step
     if getattr(step, "hooked", False):  # the hooks already run around our own step
         step = step.__wrapped__  # type: ignore[attr-defined]
+    scale = getattr(optimizer, "grad_scale", None)
     fused = all(group.get("fused") for group in optimizer.param_groups)
-    if fused and optimizer.max_grad_norm is None:
-        step(optimizer)  # unscales by itself
+    if optimizer.max_grad_norm is None and (fused or scale is None):
+        with _without_scaler(optimizer, fused):
+            step(optimizer)  # which unscales by itself
         return
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    factor = optimizer._unscale_factor()
-    if optimizer.max_grad_norm is not None:
-        norm = torch.nn.utils.get_total_norm([p.grad.detach() for p in params]) * factor
-        if not optimizer._accept_norm(norm):
-            return
-        factor *= optimizer._clip_coefficient(float(norm))
-    with _without_scaler(optimizer), _scaled(params, factor):
+    coefficient = None
+    with torch.no_grad():
+        if optimizer.max_grad_norm is not None:
+            norm = _norm([p.grad for p in params])
+            norm = norm if scale is None else norm / scale.to(norm.device)
+            if not optimizer._accept_norm(norm):
+                return
+            coefficient = optimizer._clip_coefficient(norm)
+        if scale is not None:
+            for p in params:
+                p.grad.div_(scale.to(p.grad.device))
+    with _without_scaler(optimizer), _scaled(params, coefficient):
         step(optimizer)
 
 
+def _norm(grads: list[Tensor]) -> Tensor:
+    """torch's global norm; of meta and fake gradients too."""
+    return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device="cpu")
+
+
 @contextmanager
-def _scaled(params: list[Tensor], factor: float) -> Iterator[None]:
+def _scaled(params: list[Tensor], coefficient: Tensor | None) -> Iterator[None]:
     """Multiplied copies stand in for the gradients."""
-    if factor == 1.0:
+    if coefficient is None:
         yield
         return
     originals = [p.grad for p in params]
     try:
         for p in params:
             assert p.grad is not None
-            p.grad = p.grad * factor
+            p.grad = (p.grad * coefficient.to(p.grad.device)).to(p.grad.dtype)
         yield
     finally:
         for p, original in zip(params, originals, strict=True):
@@ -51,9 +63,9 @@ def _scaled(params: list[Tensor], factor: float) -> Iterator[None]:
 
 
 @contextmanager
-def _without_scaler(optimizer: FusedStep) -> Iterator[None]:
+def _without_scaler(optimizer: FusedStep, fused: bool = False) -> Iterator[None]:
     """torch's single-tensor and foreach steps refuse a GradScaler's attributes."""
-    names = [name for name in ("grad_scale", "found_inf") if hasattr(optimizer, name)]
+    names = [name for name in ("grad_scale", "found_inf") if hasattr(optimizer, name) and not fused]
     values = {name: optimizer.__dict__.pop(name) for name in names}
     try:
         yield
