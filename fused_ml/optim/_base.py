@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_hooks
 
 from fused_ml._fallback import warn_fallback
-from fused_ml.optim._plan import ParameterState, Plan, Problem, on_host, unsuitable
+from fused_ml.optim._plan import ParameterState, Plan, Problem, apart, on_host, unsuitable
+from fused_ml.optim._shards import made_by_zero, refuse_norm_of_a_share
 from fused_ml.optim._torch_step import torch_step
 
 TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
@@ -49,6 +50,7 @@ class FusedStep(Optimizer):
     _run: ClassVar[str]  # the operator
 
     grad_norm: Tensor | None
+    _made_by_zero = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -63,6 +65,8 @@ class FusedStep(Optimizer):
         self._begin()
         self._max_grad_norm = _checked_norm(max_grad_norm)
         super().__init__(params, *args, **kwargs)
+        self._made_by_zero = made_by_zero()
+        self._check_norm()
 
     def _begin(self) -> None:
         self.grad_norm = None
@@ -93,6 +97,12 @@ class FusedStep(Optimizer):
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
         self._max_grad_norm = _checked_norm(value)
+        self._check_norm()
+
+    def _check_norm(self) -> None:
+        """Raise if a norm is asked for, and would be that of one process's share of the gradients."""
+        if self._max_grad_norm is not None:
+            refuse_norm_of_a_share((p for group in self.param_groups for p in group["params"]), self._made_by_zero)
 
     @property
     def skipped(self) -> bool:
@@ -212,6 +222,7 @@ class FusedStep(Optimizer):
         return plan
 
     def _new_plan(self, params: list[Tensor], absent: bytes, kinds: list[int]) -> Plan | None:
+        self._check_norm()
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         if TORCH_STEP in kinds or len(set(map(id, params))) < len(params):
@@ -228,13 +239,14 @@ class FusedStep(Optimizer):
             return None
         entries = []
         for p, number in zip(active, groups, strict=True):
+            grad: Any = p.grad
             entry = self._states(self.param_groups[number], p, self.state.get(p, {}))
             if entry is None:
                 return None
             entries.append(entry)
-        if reason := unsuitable(state for entry in entries for state in entry.states):
-            self._warn(reason)
-            return None
+            if reason := unsuitable(entry.states) or apart(p, [grad, *entry.states]):
+                self._warn(reason)
+                return None
         return Plan(params, absent, kinds, groups, entries)
 
     # Steps that are torch's.
@@ -287,7 +299,8 @@ class FusedStep(Optimizer):
         return text if self._max_grad_norm is None else f"{text[:-1]}max_grad_norm: {self._max_grad_norm}\n)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_max_grad_norm": self._max_grad_norm}
+        zero = {"_made_by_zero": True} if self._made_by_zero else {}
+        return {**super().__getstate__(), "_max_grad_norm": self._max_grad_norm, **zero}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._begin()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from fused_ml.optim._shards import Shards, all_shards, is_dtensor, local, placed, shards_of, sum_over_shards
 
 if TYPE_CHECKING:
     from fused_ml.optim._base import FusedStep
@@ -28,7 +30,8 @@ def torch_step(optimizer: FusedStep) -> None:
     coefficient = None
     with torch.no_grad():
         if optimizer.max_grad_norm is not None:
-            norm = _norm([p.grad for p in params])
+            optimizer._check_norm()
+            norm = _norm(optimizer, params)
             norm = norm if scale is None else norm / scale.to(norm.device)
             if not optimizer._accept_norm(norm):
                 return
@@ -40,9 +43,20 @@ def torch_step(optimizer: FusedStep) -> None:
         step(optimizer)
 
 
-def _norm(grads: list[Tensor]) -> Tensor:
-    """torch's global norm; of meta and fake gradients too."""
-    return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device="cpu")
+def _norm(optimizer: FusedStep, params: list[Tensor]) -> Tensor:
+    """torch's global norm, of meta and fake gradients too; of DTensors the one over all their processes."""
+    everyone = [p for group in optimizer.param_groups for p in group["params"]]
+    grads: list[Any] = [p.grad for p in params]
+    if not any(map(is_dtensor, everyone)):
+        return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device="cpu")
+    sums: dict[Shards | None, Tensor] = {None: torch.zeros((), dtype=torch.float64, device="cpu")}
+    for p, grad in zip(params, grads, strict=True):
+        if placed(grad) != placed(p):
+            grad = grad.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined]
+        square = torch.linalg.vector_norm(local(grad)).double().square()
+        kind = shards_of(p)
+        sums[kind] = square + sums[kind].to(square.device) if kind in sums else square
+    return sum_over_shards(sums, all_shards(everyone)).sqrt()
 
 
 @contextmanager
@@ -55,7 +69,8 @@ def _scaled(params: list[Tensor], coefficient: Tensor | None) -> Iterator[None]:
     try:
         for p in params:
             assert p.grad is not None
-            p.grad = (p.grad * coefficient.to(p.grad.device)).to(p.grad.dtype)
+            factor = coefficient.item() if is_dtensor(p.grad) else coefficient.to(p.grad.device)
+            p.grad = (p.grad * factor).to(p.grad.dtype)
         yield
     finally:
         for p, original in zip(params, originals, strict=True):
