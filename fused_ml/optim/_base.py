@@ -17,9 +17,9 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_hooks
 
 from fused_ml._fallback import warn_fallback
-from fused_ml.optim._plan import ParameterState, Plan, Problem, apart, on_host, unsuitable
+from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, on_host, unsuitable
 from fused_ml.optim._shards import made_by_zero, refuse_norm_of_a_share
-from fused_ml.optim._torch_step import torch_step
+from fused_ml.optim._torch_step import torch_step, traced
 
 TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
 _MAX_PLANS = 8  # one for each set of parameters that had gradients together
@@ -142,14 +142,11 @@ class FusedStep(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf = getattr(self, "found_inf", None)
         self._skipped = False
-        compiling = torch.compiler.is_compiling()
-        if found_inf is not None and (compiling or on_host(found_inf)) and self._found_inf():
-            return loss
-        if compiling:
+        found_inf = getattr(self, "found_inf", None)
+        if torch.compiler.is_compiling() or traced():
             torch_step(self)
-        else:
+        elif found_inf is None or not (on_host(found_inf) and self._found_inf()):
             self._update()
         return loss
 
@@ -169,7 +166,7 @@ class FusedStep(Optimizer):
             plan = self._bound_plan(kinds)
         if plan is not None:
             self._run_plan(plan)
-        elif not self._found_inf():
+        else:
             torch_step(self)
 
     def _run_plan(self, plan: Plan) -> None:
@@ -252,7 +249,8 @@ class FusedStep(Optimizer):
     # Steps that are torch's.
 
     def _warn(self, reason: str) -> None:
-        warn_fallback(f"optim.{self._torch_optimizer.__name__}", reason)
+        if reason is not NO_MEMORY:
+            warn_fallback(f"optim.{self._torch_optimizer.__name__}", reason)
 
     def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
         """Raise, before anything is written, if sparse gradients are an error."""

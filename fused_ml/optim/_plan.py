@@ -27,6 +27,7 @@ _PLAIN_TYPES = (Tensor, Parameter)
 _GRADIENTS = {*_PLAIN_TYPES, type(None)}
 _VIEW_BYTES = 48  # of a csrc/tensor_view.h
 _FLOATS = {float}
+NO_MEMORY = "meta and fake tensors hold no elements"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -66,6 +67,8 @@ def on_host(number: Any) -> bool:
 def unsuitable(tensors: Iterable[Any]) -> str | None:
     """Why a kernel cannot read the first of `tensors` that it cannot read, or None."""
     for tensor in map(local, tensors):
+        if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+            return NO_MEMORY
         if type(tensor) not in _PLAIN_TYPES:
             return "tensor subclasses have no kernel"
         if tensor.device.type != "cpu" and (tensor.device.type != "cuda" or cuda_problem()):

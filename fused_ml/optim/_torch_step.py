@@ -15,16 +15,34 @@ if TYPE_CHECKING:
     from fused_ml.optim._base import FusedStep
 
 
+_modes, _mode, _MODES = torch._C._len_torch_dispatch_stack, torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
+_transforms = torch._C._functorch.peek_interpreter_stack
+
+
+def traced() -> bool:
+    """Whether torch's operations are recorded, transformed, or run without elements: ours would be missed there."""
+    if _transforms() is not None:
+        return True
+    return _modes() > 0 and any(_mode(key) is not None for key in (_MODES.FAKE, _MODES.PROXY, _MODES.FUNCTIONAL))
+
+
 def torch_step(optimizer: FusedStep) -> None:
-    """Step `optimizer`, whose gradients are ready, and finite if a GradScaler looked at them."""
+    """Step `optimizer`, whose gradients are ready."""
     step = optimizer._torch_optimizer.step
     if getattr(step, "hooked", False):  # the hooks already run around our own step
         step = step.__wrapped__  # type: ignore[attr-defined]
     scale = getattr(optimizer, "grad_scale", None)
     fused = all(group.get("fused") for group in optimizer.param_groups)
     if optimizer.max_grad_norm is None and (fused or scale is None):
-        with _without_scaler(optimizer, fused):
-            step(optimizer)  # which unscales by itself
+        if fused:  # it unscales and skips by itself
+            found_inf = getattr(optimizer, "found_inf", None)
+            optimizer._skipped = False if found_inf is None else found_inf
+            step(optimizer)
+        elif not optimizer._found_inf():
+            with _without_scaler(optimizer):
+                step(optimizer)
+        return
+    if optimizer._found_inf():
         return
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
     coefficient = None
@@ -78,9 +96,9 @@ def _scaled(params: list[Tensor], coefficient: Tensor | None) -> Iterator[None]:
 
 
 @contextmanager
-def _without_scaler(optimizer: FusedStep, fused: bool = False) -> Iterator[None]:
+def _without_scaler(optimizer: FusedStep) -> Iterator[None]:
     """torch's single-tensor and foreach steps refuse a GradScaler's attributes."""
-    names = [name for name in ("grad_scale", "found_inf") if hasattr(optimizer, name) and not fused]
+    names = [name for name in ("grad_scale", "found_inf") if hasattr(optimizer, name)]
     values = {name: optimizer.__dict__.pop(name) for name in names}
     try:
         yield
