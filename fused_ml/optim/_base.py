@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_hooks
 
 from fused_ml._fallback import warn_fallback
+from fused_ml.optim._constructor import constructor
 from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, on_host, unsuitable
 from fused_ml.optim._shards import made_by_zero, refuse_norm_of_a_share
 from fused_ml.optim._torch_step import torch_step, traced
@@ -55,16 +55,12 @@ class FusedStep(Optimizer):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_torch_optimizer" in cls.__dict__:
-            signature = inspect.signature(cls._torch_optimizer)
-            extra = inspect.Parameter(
-                "max_grad_norm", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"
-            )
-            cls.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # type: ignore[attr-defined]
+            cls.__init__ = constructor(cls, cls._torch_optimizer)  # type: ignore[method-assign]
 
-    def __init__(self, params: Any, *args: Any, max_grad_norm: float | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, max_grad_norm: float | None = None, **kwargs: Any) -> None:
         self._begin()
         self._max_grad_norm = _checked_norm(max_grad_norm)
-        super().__init__(params, *args, **kwargs)
+        super().__init__(*args, **kwargs)
         self._made_by_zero = made_by_zero()
         self._check_norm()
 
