@@ -140,9 +140,9 @@ class FusedStep(Optimizer):
                 loss = closure()
         self._skipped = False
         found_inf = getattr(self, "found_inf", None)
-        if torch.compiler.is_compiling() or traced():
+        if torch.compiler.is_compiling():
             torch_step(self)
-        elif found_inf is None or not (on_host(found_inf) and self._found_inf()):
+        elif found_inf is None or traced() or not (on_host(found_inf) and self._found_inf()):
             self._update()
         return loss
 
@@ -155,15 +155,22 @@ class FusedStep(Optimizer):
         return self._skipped
 
     def _update(self) -> None:
+        if not self._update_by_plan():
+            torch_step(self)
+
+    def _update_by_plan(self) -> bool:
+        """Run the kernels; False, with nothing done, if the step has to be torch's."""
+        if traced():
+            return False
         kinds = [self._kind(group) for group in self.param_groups]
         plan = next(reversed(self._plans.values()), None)  # of the last step
         grads = None if plan is None else plan.rebind(self.param_groups, kinds, self.state)
         if grads is None:
             plan = self._bound_plan(kinds)
-        if plan is not None:
-            self._run_plan(plan)
-        else:
-            torch_step(self)
+        if plan is None:
+            return False
+        self._run_plan(plan)
+        return True
 
     def _run_plan(self, plan: Plan) -> None:
         if plan.on_cuda and "capturable" in self.defaults:
