@@ -9,15 +9,17 @@ RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
 # The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU and on a GPU.
 TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid pointwise_runs \
-	rowwise_tiles scale cross_entropy cross_entropy_extras cross_entropy_in_place gradient_scale nll_loss softmax numerics gradcheck operators torch_samples \
-	dimension_orders hypothesis optim_steps optim_scaling optim_state optim_changes optim_class optim_errors optim_on_device optim_gather))
+	rowwise_tiles scale cross_entropy cross_entropy_extras cross_entropy_in_place gradient_scale nll_loss softmax numerics \
+	gradcheck operators torch_samples dimension_orders hypothesis optim_steps optim_scaling optim_amp optim_state \
+	optim_changes optim_class optim_errors optim_on_device optim_gather))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help setup test test-cuda test-exhaustive test-sanitize demo bench bench-peers bench-report bench-cuda \
+.PHONY: help setup test test-integration test-cuda test-exhaustive test-sanitize demo bench bench-peers bench-report bench-cuda \
 	cuda-report wheel lint format clean
 
 help:
 	@echo "make test           set up .venv, build, run the tests"
+	@echo "make test-integration  installs Lightning, Accelerate and skorch; trains through them"
 	@echo "make test-cuda      the tables on a GPU, with this machine's own Python and torch; no network"
 	@echo "make test-exhaustive  every float32 through every formula at every instruction set"
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
@@ -56,6 +58,14 @@ setup: $(VENV)/raw-ready
 test: setup
 	$(BIN)/python -m pytest
 	$(BIN)/python -m pytest --device=cuda-emulated $(TABLES)
+
+# torch is named too, so that the one that is there stays.
+$(VENV)/integration-ready: $(VENV)/packages-ready tests/integration.txt
+	$(BIN)/pip install -q torch==$(TORCH) -r tests/integration.txt
+	touch $@
+
+test-integration: setup $(VENV)/integration-ready
+	$(BIN)/python -m pytest $(wildcard tests/test_integration_*.py)
 
 # On a machine with a GPU, with its own Python, torch, toolkit and pytest: no environment is made, nothing fetched.
 test-cuda:

@@ -86,7 +86,7 @@ POINTWISE_LAYOUTS = {
 
 def drawer(dtype, device, scale=3.0):
     """Normal numbers of `dtype`."""
-    return lambda *shape: (torch.randn(shape, dtype=torch.float64) * scale).to(device, dtype)
+    return lambda *shape: (torch.randn(shape, dtype=torch.float64, device="cpu") * scale).to(device, dtype)
 
 
 def target_shape(input):
@@ -101,14 +101,15 @@ def make_target(input, kind=torch.int64):
     """A target for a cross entropy of `input`: of an integer dtype, or "probabilities"."""
     if kind == "probabilities":
         dim = 0 if input.dim() == 1 else 1
-        return torch.softmax(torch.randn(input.shape, dtype=torch.float64), dim).to(input.device, input.dtype)
+        logits = torch.randn(input.shape, dtype=torch.float64, device="cpu")
+        return torch.softmax(logits, dim).to(input.device, input.dtype)
     most = min(classes_of(input), 255 if kind == torch.uint8 else 2**31)
     return torch.randint(0, max(most, 1), target_shape(input), device=input.device).to(kind)
 
 
 def class_weight(input, zeros=False):
     """Weights of the classes; every third one 0 on request."""
-    weight = torch.rand(classes_of(input), dtype=torch.float64) + 0.1
+    weight = torch.rand(classes_of(input), dtype=torch.float64, device="cpu") + 0.1
     if zeros:
         weight[1::3] = 0
     return weight.to(input.device, input.dtype)
@@ -132,7 +133,7 @@ OPTIONS = {
 
 def sample_weight(x):
     """One weight for each row."""
-    return torch.rand(target_shape(x), dtype=torch.float64).to(x.device, torch.float32)
+    return torch.rand(target_shape(x), dtype=torch.float64, device="cpu").to(x.device, torch.float32)
 
 
 # This package's own options.

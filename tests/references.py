@@ -57,15 +57,15 @@ def rows_back(rows, like):
 def class_weights_of_rows(x, target, weight, ignore_index, label_smoothing):
     """q: [rows, classes], so that loss = sum_j q_j (lse - x_j); each row's denominator; which rows count."""
     rows, classes = rows_last(x).shape
-    w = torch.ones(classes, dtype=torch.float64) if weight is None else weight.double().cpu()
+    w = torch.ones(classes, dtype=torch.float64, device="cpu") if weight is None else weight.double().cpu()
     if target.is_floating_point():
         q = (rows_last(target.double()) * (1 - label_smoothing) + label_smoothing / classes) * w
-        return q, torch.ones(rows, dtype=torch.float64), torch.ones(rows, dtype=torch.bool)
+        return q, torch.ones(rows, dtype=torch.float64, device="cpu"), torch.ones(rows, dtype=torch.bool, device="cpu")
     t = target.reshape(-1).long()
     valid = t != ignore_index
     chosen = torch.where(valid, t, 0)
-    q = torch.full((rows, classes), label_smoothing / classes, dtype=torch.float64)
-    q.scatter_add_(1, chosen[:, None], torch.full((rows, 1), 1 - label_smoothing, dtype=torch.float64))
+    q = torch.full((rows, classes), label_smoothing / classes, dtype=torch.float64, device="cpu")
+    q.scatter_add_(1, chosen[:, None], torch.full((rows, 1), 1 - label_smoothing, dtype=torch.float64, device="cpu"))
     return q * w * valid[:, None], w[chosen] * valid, valid
 
 
@@ -76,7 +76,9 @@ def reduce_rows(loss, scale, denominators, reduction, normalizer, upstream):
     total = loss.sum()
     if reduction == "sum":
         return total, upstream.double().cpu() * scale
-    divisor = denominators.sum() if normalizer is None else torch.as_tensor(normalizer, dtype=torch.float64)
+    divisor = (
+        denominators.sum() if normalizer is None else torch.as_tensor(normalizer, dtype=torch.float64, device="cpu")
+    )
     return total / divisor, upstream.double().cpu() * scale / divisor
 
 
@@ -160,8 +162,8 @@ def binary_cross_entropy_with_logits(
     keep = torch.ones_like(raw, dtype=torch.bool) if ignore_index is None else raw != ignore_index
     x, raw = torch.where(keep, x, 0.0), torch.where(keep, raw, 0.0)
     t = raw * (1 - label_smoothing) + label_smoothing / 2
-    w = torch.ones((), dtype=torch.float64) if weight is None else weight.double().cpu()
-    pw = torch.ones((), dtype=torch.float64) if pos_weight is None else pos_weight.double().cpu()
+    w = torch.ones((), dtype=torch.float64, device="cpu") if weight is None else weight.double().cpu()
+    pw = torch.ones((), dtype=torch.float64, device="cpu") if pos_weight is None else pos_weight.double().cpu()
     ce, by_x, by_t = bce_terms(x, t, pw)
     p, rest = torch.sigmoid(x), torch.sigmoid(-x)
     miss = p * (1 - t) + rest * t  # 1 - p_t

@@ -1,5 +1,8 @@
 """The optimizers as torch's classes: names, signatures, closures, hooks, schedulers, versions."""
 
+import inspect
+import typing
+
 import pytest
 import torch
 from optim_cases import (
@@ -26,15 +29,97 @@ def make(case, params, module=fused_ml.optim, **extra):
 # The parts of torch's class.
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_is_torchs_class_with_torchs_signature(name):
-    import inspect
+class Inherits:
+    """A subclass that leaves the constructor alone."""
 
+    def __new__(cls, base):
+        return type("Mine", (base,), {})
+
+
+class PassesOn:
+    """One whose own constructor passes everything on."""
+
+    def __new__(cls, base):
+        def __init__(self, params, more=1, **kwargs):
+            super(mine, self).__init__(params, **kwargs)
+            self.more = more
+
+        mine = type("Mine", (base,), {"__init__": __init__})
+        return mine
+
+
+@pytest.mark.parametrize("derive", [lambda base: base, Inherits], ids=["itself", "a subclass"])
+@pytest.mark.parametrize("of", [lambda cls: cls, lambda cls: cls.__init__], ids=["class", "__init__"])
+@pytest.mark.parametrize("name", NAMES)
+def test_signature_begins_with_torchs(name, of, derive):
+    """Names, order, kinds, defaults and annotations; what is added is keyword-only, last, and has a default."""
+    ours, theirs = derive(getattr(fused_ml.optim, name)), getattr(torch.optim, name)
+    *parameters, extra = inspect.signature(of(ours)).parameters.values()
+    assert parameters == list(inspect.signature(of(theirs)).parameters.values())
+    assert (extra.name, extra.kind, extra.default) == ("max_grad_norm", inspect.Parameter.KEYWORD_ONLY, None)
+    assert inspect.signature(of(ours)).return_annotation == inspect.signature(of(theirs)).return_annotation
+    assert inspect.getfullargspec(of(ours)).args == inspect.getfullargspec(of(theirs)).args
+    hints = typing.get_type_hints(ours.__init__)
+    assert hints.pop("max_grad_norm") == float | None
+    assert hints == typing.get_type_hints(theirs.__init__)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_subclass_with_a_constructor_of_its_own_shows_that(name):
+    ours, theirs = PassesOn(getattr(fused_ml.optim, name)), PassesOn(getattr(torch.optim, name))
+    assert inspect.signature(ours) == inspect.signature(theirs)
+    optimizer = ours([torch.ones(3, requires_grad=True)], more=2, lr=0.25, max_grad_norm=1.0)
+    assert (optimizer.more, optimizer.defaults["lr"], optimizer.max_grad_norm) == (2, 0.25, 1.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keywords_filtered_by_the_signature_arrive(name):
+    """What libraries do with one dictionary for many optimizers."""
+    wanted = {"lr": 0.25, "momentum": 0.5, "betas": (0.5, 0.75), "weight_decay": 0.125, "eps": 1e-3, "no_such": 1}
+    made = []
+    for module in (fused_ml.optim, torch.optim):
+        cls = getattr(module, name)
+        keywords = {key: wanted[key] for key in inspect.signature(cls.__init__).parameters if key in wanted}
+        made.append(cls([torch.ones(3, requires_grad=True)], **keywords).defaults)
+    assert made[0] == made[1]
+    assert (made[0]["lr"], made[0]["weight_decay"]) == (0.25, 0.125)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_constructor_errors_are_torchs(name):
+    p = torch.ones(3, requires_grad=True)
+    for args, kwargs in [((), {}), (([p],), {"no_such": 1}), (([p], 0.1), {"lr": 0.1}), (([p], -1.0), {}), (([],), {})]:
+        errors = []
+        for module in (fused_ml.optim, torch.optim):
+            with pytest.raises((TypeError, ValueError)) as caught:
+                getattr(module, name)(*args, **kwargs)
+            errors.append((caught.type, str(caught.value)))
+        assert errors[0] == errors[1]
+
+
+def test_constructors_of_several_bases_all_run():
+    called = []
+
+    class Note:
+        def __init__(self, *args, **kwargs):
+            called.append(type(self).__name__)
+            super().__init__(*args, **kwargs)
+
+    class MyAdam(Note, fused_ml.optim.Adam):
+        pass
+
+    class Both(fused_ml.optim.AdamW, MyAdam):
+        pass
+
+    optimizer = Both([torch.ones(3, requires_grad=True)], 0.5, max_grad_norm=2.0)
+    assert called == ["Both"]
+    assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"], optimizer.max_grad_norm) == (0.5, 0.01, 2.0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_torchs_class(name):
     ours, theirs = getattr(fused_ml.optim, name), getattr(torch.optim, name)
     assert issubclass(ours, theirs)
-    parameters = dict(inspect.signature(ours).parameters)
-    assert parameters.pop("max_grad_norm").kind is inspect.Parameter.KEYWORD_ONLY
-    assert parameters == dict(inspect.signature(theirs).parameters)
     p = [torch.ones(3, requires_grad=True)]
     assert repr(ours(p, 0.5)) == repr(theirs(p, 0.5))
     assert "max_grad_norm: 2.0" in repr(ours(p, 0.5, max_grad_norm=2))

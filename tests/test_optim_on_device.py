@@ -85,6 +85,7 @@ def test_skipped_steps_leave_no_trace(case, counts, clip, monkeypatch, emulated)
     if emulated and counts == "host":  # where CPU tensors stand for a GPU's, these still count as the host's
         monkeypatch.setattr(_plan, "on_host", lambda number: True)
     pair = Pair(case, random_params(torch.float32), max_grad_norm=clip, fused=counts == "device")
+    pair.optimizer._step_supports_amp_scaling = True  # by hand where the counts are the host's
     scaler = grad_scaler(init_scale=2.0**20, growth_interval=1000)
     for bad in (True, False, True, True, False, False):
         pair.set_gradients()

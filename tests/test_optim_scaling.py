@@ -1,4 +1,4 @@
-"""GradScaler and global-norm clipping in the step."""
+"""GradScaler and global-norm clipping in the step: test_optim_amp.py has what torch's classes do beside it."""
 
 import copy
 import math
@@ -106,14 +106,17 @@ def test_non_finite_norm_without_scaler_is_clip_grad_norm_(case, bad):
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("fused", [None, True])
 @pytest.mark.parametrize("unscale", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
 @pytest.mark.parametrize("case", BRIEF)
-def test_scaler_unscales_exactly_once(case, dtype, unscale, clip):
-    pair = Pair(case, random_params(dtype), max_grad_norm=clip)
+def test_scaler_unscales_exactly_once(case, dtype, unscale, fused, clip):
+    """By itself, or within the step: the gradients are unscaled afterwards, and not clipped."""
+    pair = Pair(case, random_params(dtype), max_grad_norm=clip, fused=fused)
     scaler = grad_scaler(init_scale=2.0**10)
     for _ in range(3):
         pair.set_gradients()
+        given = [p.grad for p in pair.ours]
         expected = norm_of(pair.torch)
         if clip:
             torch.nn.utils.clip_grad_norm_(pair.torch, clip)
@@ -127,17 +130,17 @@ def test_scaler_unscales_exactly_once(case, dtype, unscale, clip):
             scaler.update()
         else:
             scaled_step(pair.optimizer, pair.ours, scaler, scale)
-            for p, q in zip(pair.ours, pair.torch, strict=True):
-                if clip is None:
-                    assert torch.equal(p.grad.double(), q.grad.to(dtype).double() * scale)  # left scaled
+        assert all(torch.equal(p.grad, grad) for p, grad in zip(pair.ours, given, strict=True))
+        assert not pair.optimizer.skipped
         pair.reference.step()
         if clip:
             torch.testing.assert_close(pair.optimizer.grad_norm.double(), expected, rtol=1e-6, atol=0)
     pair.check()
 
 
-def test_scale_that_is_no_power_of_two():
-    pair = Pair("adam", [torch.randn(1000)])
+@pytest.mark.parametrize("fused", [None, True])
+def test_scale_that_is_no_power_of_two(fused):
+    pair = Pair("adam", [torch.randn(1000)], fused=fused)
     pair.set_gradients()
     scaled_step(pair.optimizer, pair.ours, grad_scaler(init_scale=1000.0), 1000.0)
     pair.reference.step()
@@ -145,23 +148,31 @@ def test_scale_that_is_no_power_of_two():
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
+@pytest.mark.parametrize("fused", [None, True])
 @pytest.mark.parametrize("started", [False, True])
 @pytest.mark.parametrize("case", STATEFUL)
-def test_found_inf_skips_everything(case, started, clip, on_cuda):
-    pair = Pair(case, random_params(torch.float32), max_grad_norm=clip)
+def test_found_inf_skips_everything(case, started, fused, clip, on_cuda):
+    """Unless the step was asked to be fused it is not called at all, and knows of nothing."""
+    pair = Pair(case, random_params(torch.float32), max_grad_norm=clip, fused=fused)
     scaler = grad_scaler(init_scale=8.0, growth_interval=100)
+    called = []
+    pair.optimizer.register_step_post_hook(lambda *_: called.append(1))
     if started:
         pair.set_gradients()
         scaled_step(pair.optimizer, pair.ours, scaler, 8.0)
         assert not pair.optimizer.skipped
     before = snapshot(pair.optimizer)
     versions = [p._version for p in pair.ours]
+    norm = pair.optimizer.grad_norm
     pair.set_gradients()
     pair.ours[3].grad[0] = math.inf
     scaled_step(pair.optimizer, pair.ours, scaler, 8.0)
-    assert pair.optimizer.skipped
-    assert on_cuda or [p._version for p in pair.ours] == versions
-    assert_unchanged(pair.optimizer, before, new_zeros=on_cuda)
+    assert pair.optimizer.skipped == bool(fused)
+    assert len(called) == started + bool(fused)
+    if clip:
+        assert not math.isfinite(pair.optimizer.grad_norm) if fused else pair.optimizer.grad_norm is norm
+    assert (on_cuda and fused) or [p._version for p in pair.ours] == versions
+    assert_unchanged(pair.optimizer, before, new_zeros=on_cuda and fused)
     assert scaler.get_scale() == 4.0
     pair.set_gradients()
     scaled_step(pair.optimizer, pair.ours, scaler, 4.0)
@@ -184,18 +195,35 @@ def test_non_finite_norm_under_a_scaler_skips_everything(case, on_cuda):
     assert not pair.optimizer.skipped
 
 
+@pytest.mark.parametrize("unscale", [False, True])
+@pytest.mark.parametrize("fused", [None, True])
+def test_a_skipped_step_leaves_the_gradients_as_the_scaler_does(fused, unscale):
+    p = torch.ones(3, requires_grad=True)
+    optimizer = fused_ml.optim.Adam([p], fused=fused)
+    scaler = grad_scaler(init_scale=4.0)
+    scaler.scale(torch.zeros(()))
+    p.grad = torch.tensor([math.inf, 8.0, -4.0])
+    if unscale:
+        scaler.unscale_(optimizer)
+    scaler.step(optimizer)
+    assert p.grad.tolist() == ([math.inf, 8.0, -4.0] if fused and not unscale else [math.inf, 2.0, -1.0])
+
+
 def test_scaler_with_no_gradients_at_all():
     p = torch.ones(3, requires_grad=True)
-    optimizer = fused_ml.optim.Adam([p])
     scaler = grad_scaler()
     scaler.scale(torch.zeros(()))
+    optimizer = fused_ml.optim.Adam([p], fused=True)
     scaler.step(optimizer)
     assert len(optimizer.state) == 0
+    with pytest.raises(AssertionError, match="No inf checks were recorded"):  # as with torch's
+        scaler.step(fused_ml.optim.Adam([p]))
 
 
+@pytest.mark.parametrize("fused", [None, True])
 @pytest.mark.parametrize("copier", [copy.deepcopy, lambda o: pickle.loads(pickle.dumps(o))])
-def test_scaling_survives_copies_and_torch_checkpoints(copier):
-    pair = Pair("adam", [torch.randn(300)]).step()
+def test_scaling_survives_copies_and_torch_checkpoints(copier, fused):
+    pair = Pair("adam", [torch.randn(300)], fused=fused).step()
     optimizer = copier(pair.optimizer)
     optimizer.load_state_dict(copy.deepcopy(pair.reference.state_dict()))
     params = optimizer.param_groups[0]["params"]
@@ -228,10 +256,11 @@ def test_torchs_own_step_is_scaled_and_clipped_too(name, options, clip):
             assert optimizer.skipped
             continue
         optimizer.grad_scale, optimizer.found_inf = torch.tensor(scale), torch.zeros(())
-        given = p.grad
+        given, unscaled = p.grad, grad.clone()
         with pytest.warns(fused_ml.FusedFallbackWarning) if needs_warning(name) else no_warning():
             optimizer.step()
         assert p.grad is given
+        assert torch.equal(p.grad, unscaled)
         assert optimizer.found_inf == 0
         if clip:
             torch.nn.utils.clip_grad_norm_([q], clip)

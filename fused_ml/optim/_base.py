@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from abc import abstractmethod
 from collections.abc import Callable
@@ -17,8 +16,10 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_hooks
 
 from fused_ml._fallback import warn_fallback
-from fused_ml.optim._plan import ParameterState, Plan, Problem, on_host, unsuitable
-from fused_ml.optim._torch_step import torch_step
+from fused_ml.optim._constructor import constructor
+from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, on_host, unsuitable
+from fused_ml.optim._shards import made_by_zero, refuse_norm_of_a_share
+from fused_ml.optim._torch_step import torch_step, traced
 
 TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
 _MAX_PLANS = 8  # one for each set of parameters that had gradients together
@@ -45,26 +46,23 @@ class FusedStep(Optimizer):
     `_update`) is torch's too, with the same gradient scaling and clipping.
     """
 
-    # GradScaler then leaves the gradients scaled, and hands over `grad_scale` and `found_inf`.
-    _step_supports_amp_scaling = True
     _torch_optimizer: ClassVar[type[Optimizer]]
     _run: ClassVar[str]  # the operator
 
     grad_norm: Tensor | None
+    _made_by_zero = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_torch_optimizer" in cls.__dict__:
-            signature = inspect.signature(cls._torch_optimizer)
-            extra = inspect.Parameter(
-                "max_grad_norm", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="float | None"
-            )
-            cls.__signature__ = signature.replace(parameters=[*signature.parameters.values(), extra])  # type: ignore[attr-defined]
+            cls.__init__ = constructor(cls, cls._torch_optimizer)  # type: ignore[method-assign]
 
-    def __init__(self, params: Any, *args: Any, max_grad_norm: float | None = None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, max_grad_norm: float | None = None, **kwargs: Any) -> None:
         self._begin()
         self._max_grad_norm = _checked_norm(max_grad_norm)
-        super().__init__(params, *args, **kwargs)
+        super().__init__(*args, **kwargs)
+        self._made_by_zero = made_by_zero()
+        self._check_norm()
 
     def _begin(self) -> None:
         self.grad_norm = None
@@ -95,6 +93,12 @@ class FusedStep(Optimizer):
     @max_grad_norm.setter
     def max_grad_norm(self, value: float | None) -> None:
         self._max_grad_norm = _checked_norm(value)
+        self._check_norm()
+
+    def _check_norm(self) -> None:
+        """Raise if a norm is asked for, and would be that of one process's share of the gradients."""
+        if self._max_grad_norm is not None:
+            refuse_norm_of_a_share((p for group in self.param_groups for p in group["params"]), self._made_by_zero)
 
     @property
     def skipped(self) -> bool:
@@ -111,9 +115,10 @@ class FusedStep(Optimizer):
             closure (Callable, optional): A closure that reevaluates the model and returns the loss.
 
         Afterwards `grad_norm` is the norm of the unscaled gradients before clipping, a 0-d tensor, if
-        `max_grad_norm` is set, and `skipped` says whether the step was left out because of an infinity
-        or NaN among gradients that a GradScaler scaled. On a GPU nothing waits for the device, but a step
-        under a GradScaler whose step counts lie on the host (neither `fused` nor `capturable`).
+        `max_grad_norm` is set. A GradScaler unscales the gradients before the step, or does not call it. With
+        `fused=True` it leaves both to the step, as with torch's own: the gradients are unscaled within, and
+        `skipped` says whether there was an infinity or NaN among them. On a GPU nothing waits for the device
+        then, but for step counts on the host or momentum buffers that are new.
         """
         # torch's wrapper takes 25 us even with nothing to do; a subclass's own step is wrapped already.
         if type(self).step is FusedStep.step and (
@@ -133,14 +138,11 @@ class FusedStep(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        found_inf = getattr(self, "found_inf", None)
         self._skipped = False
-        compiling = torch.compiler.is_compiling()
-        if found_inf is not None and (compiling or on_host(found_inf)) and self._found_inf():
-            return loss
-        if compiling:
+        found_inf = getattr(self, "found_inf", None)
+        if torch.compiler.is_compiling():
             torch_step(self)
-        else:
+        elif found_inf is None or traced() or not (on_host(found_inf) and self._found_inf()):
             self._update()
         return loss
 
@@ -149,15 +151,17 @@ class FusedStep(Optimizer):
         found_inf = getattr(self, "found_inf", None)
         self._skipped = found_inf is not None and float(found_inf) != 0.0
         if self._skipped:
-            self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf)
+            self.grad_norm = None if self._max_grad_norm is None else torch.tensor(math.inf, device="cpu")
         return self._skipped
 
     def _update(self) -> None:
-        if not self._update_by_plan() and not self._found_inf():
+        if not self._update_by_plan():
             torch_step(self)
 
     def _update_by_plan(self) -> bool:
         """Run the kernels; False, with nothing done, if the step has to be torch's."""
+        if traced():
+            return False
         kinds = [self._kind(group) for group in self.param_groups]
         plan = next(reversed(self._plans.values()), None)  # of the last step
         grads = None if plan is None else plan.rebind(self.param_groups, kinds, self.state)
@@ -189,6 +193,8 @@ class FusedStep(Optimizer):
         if not plan.committed:
             plan.commit(self.state)
         increment_version(plan.active)
+        if "grad_scale" in numbers:
+            plan.unscale(numbers["grad_scale"], self._skipped)
 
     def _check_capture(self) -> None:
         """Raise torch's error where a graph is captured and `capturable` is not set."""
@@ -216,6 +222,7 @@ class FusedStep(Optimizer):
         return plan
 
     def _new_plan(self, params: list[Tensor], absent: bytes, kinds: list[int]) -> Plan | None:
+        self._check_norm()
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         if TORCH_STEP in kinds or len(set(map(id, params))) < len(params):
@@ -232,19 +239,21 @@ class FusedStep(Optimizer):
             return None
         entries = []
         for p, number in zip(active, groups, strict=True):
+            grad: Any = p.grad
             entry = self._states(self.param_groups[number], p, self.state.get(p, {}))
             if entry is None:
                 return None
             entries.append(entry)
-        if reason := unsuitable(state for entry in entries for state in entry.states):
-            self._warn(reason)
-            return None
+            if reason := unsuitable(entry.states) or apart(p, [grad, *entry.states]):
+                self._warn(reason)
+                return None
         return Plan(params, absent, kinds, groups, entries)
 
     # Steps that are torch's.
 
     def _warn(self, reason: str) -> None:
-        warn_fallback(f"optim.{self._torch_optimizer.__name__}", reason)
+        if reason is not NO_MEMORY:
+            warn_fallback(f"optim.{self._torch_optimizer.__name__}", reason)
 
     def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
         """Raise, before anything is written, if sparse gradients are an error."""
@@ -271,14 +280,7 @@ class FusedStep(Optimizer):
         self._warn(f"there is no kernel for this {problem.name.replace('_', ' ')} of its tensors")
         return None
 
-    # Scaling and clipping, for both.
-
-    def _unscale_factor(self) -> float:
-        scale = getattr(self, "grad_scale", None)
-        if scale is None:
-            return 1.0
-        value = float(scale)
-        return 1.0 / value if value else math.inf
+    # Clipping, in steps that are torch's.
 
     def _accept_norm(self, norm: Tensor) -> bool:
         """Note the norm; False if the step must be skipped: a norm that is not finite, under a GradScaler."""
@@ -286,11 +288,10 @@ class FusedStep(Optimizer):
         self._skipped = getattr(self, "found_inf", None) is not None and not math.isfinite(norm)
         return not self._skipped
 
-    def _clip_coefficient(self, norm: float) -> float:
+    def _clip_coefficient(self, norm: Tensor) -> Tensor:
         """As torch.nn.utils.clip_grad_norm_; NaN stays NaN."""
         assert self._max_grad_norm is not None
-        coefficient = self._max_grad_norm / (norm + 1e-6)
-        return 1.0 if coefficient > 1.0 else coefficient
+        return torch.clamp(self._max_grad_norm / (norm + 1e-6), max=1.0)
 
     # Saving and loading.
 
@@ -299,7 +300,8 @@ class FusedStep(Optimizer):
         return text if self._max_grad_norm is None else f"{text[:-1]}max_grad_norm: {self._max_grad_norm}\n)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_max_grad_norm": self._max_grad_norm}
+        zero = {"_made_by_zero": True} if self._made_by_zero else {}
+        return {**super().__getstate__(), "_max_grad_norm": self._max_grad_norm, **zero}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._begin()

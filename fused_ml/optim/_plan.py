@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from fused_ml._fallback import no_kernel_for
 from fused_ml._library import cuda_problem
+from fused_ml.optim._shards import Shards, all_shards, is_dtensor, local, partial, placed, shards_of, sum_over_shards
 
 try:
     from fused_ml._gather import gather
@@ -26,6 +27,7 @@ _PLAIN_TYPES = (Tensor, Parameter)
 _GRADIENTS = {*_PLAIN_TYPES, type(None)}
 _VIEW_BYTES = 48  # of a csrc/tensor_view.h
 _FLOATS = {float}
+NO_MEMORY = "meta and fake tensors hold no elements"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
@@ -64,7 +66,9 @@ def on_host(number: Any) -> bool:
 
 def unsuitable(tensors: Iterable[Any]) -> str | None:
     """Why a kernel cannot read the first of `tensors` that it cannot read, or None."""
-    for tensor in tensors:
+    for tensor in map(local, tensors):
+        if tensor.is_meta or type(tensor).__name__ == "FakeTensor":
+            return NO_MEMORY
         if type(tensor) not in _PLAIN_TYPES:
             return "tensor subclasses have no kernel"
         if tensor.device.type != "cpu" and (tensor.device.type != "cuda" or cuda_problem()):
@@ -73,6 +77,14 @@ def unsuitable(tensors: Iterable[Any]) -> str | None:
             return f"there is no kernel for {tensor.dtype}"
         if tensor.is_neg():
             return "there is no kernel for tensors whose negation is pending"
+    return None
+
+
+def apart(param: Tensor, others: Iterable[Tensor]) -> str | None:
+    """Why a kernel cannot step the elements that this process has of a parameter by those that it has of `others`."""
+    where = placed(param)
+    if partial(param) or any(placed(other) != where for other in others):
+        return "there is no kernel for DTensors whose gradients or states are placed otherwise"
     return None
 
 
@@ -86,23 +98,24 @@ def _identical(a: Sequence[Any], b: Sequence[Any]) -> bool:
 
 
 class Part:
-    """The share of a plan that lies on one device, held by the compiled library."""
+    """The share of a plan that lies on one device, in shards of one kind, held by the compiled library."""
 
-    def __init__(self, device: torch.device, plan: Plan, indices: list[int]) -> None:
+    def __init__(self, device: torch.device, shards: Shards | None, plan: Plan, indices: list[int]) -> None:
         self.device = device
-        self.active = [plan.active[i] for i in indices]
+        self.shards = shards
+        self.active = [local(plan.active[i]) for i in indices]
         self.indices = indices
         self.operators = ops = operators_for(device)
         entries = [plan.entries[i] for i in indices]
         self.number: int = ops.multi_tensor_plan(
             torch.empty(0, device=device),
-            [state for entry in entries for state in entry.states],
+            [local(state) for entry in entries for state in entry.states],
             [entry.step for entry in entries if entry.step is not None],
             [plan.groups[i] for i in indices],
             [len(entry.states) for entry in entries],
             [_FIRST * entry.first + _HOST_STEP * (entry.step is not None and on_host(entry.step)) for entry in entries],
         )
-        self.views = torch.empty(2 * _VIEW_BYTES * len(indices), dtype=torch.uint8)
+        self.views = torch.empty(2 * _VIEW_BYTES * len(indices), dtype=torch.uint8, device="cpu")
         weakref.finalize(self, ops.multi_tensor_free, self.number).atexit = False
 
     def bind(self, grads: list[Tensor]) -> int:
@@ -119,7 +132,9 @@ class Part:
 
     def here(self, number: Any) -> Tensor:
         """A number, on this device."""
-        return torch.as_tensor(number).to(self.device, non_blocking=self.device.type == "cuda")
+        if not isinstance(number, Tensor):
+            number = torch.tensor(number, device="cpu")
+        return number.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 class Plan:
@@ -146,13 +161,17 @@ class Plan:
         self.fresh = [(p, entry.fresh) for p, entry in zip(active, entries, strict=True) if entry.fresh]
         self.state_values: list[Any] = []
         self.committed = False
-        places: dict[torch.device, list[int]] = {}
+        sharded = [p for p in params if is_dtensor(p)]
+        self.shards = all_shards(sharded)
+        states = [state for entry in entries for state in entry.states]
+        self.locals = [(t, local(t)) for t in (*active, *states) if is_dtensor(t)] if sharded else []
+        places: dict[tuple[torch.device, Shards | None], list[int]] = {}
         for i, p in enumerate(active):
-            places.setdefault(p.device, []).append(i)
-        if not active:  # the norm, if it is asked for, is 0
-            places[torch.device("cpu") if unsuitable(params[:1]) else params[0].device] = []
-        self.parts = [Part(device, self, indices) for device, indices in places.items()]
-        self.on_cuda = any(device.type == "cuda" for device in places)
+            places.setdefault((p.device, shards_of(p) if sharded else None), []).append(i)
+        if not active:  # this process's part of the norm, if it is asked for, is 0
+            places[torch.device("cpu") if unsuitable(params[:1]) else params[0].device, None] = []
+        self.parts = [Part(device, shards, self, indices) for (device, shards), indices in places.items()]
+        self.on_cuda = any(device.type == "cuda" for device, _ in places)
         # Whether a step under a GradScaler waits to hear if it was skipped: for counts that the host keeps, or for
         # momentum buffers that have not had a step. csrc/cuda/multi_tensor_device.cpp has the same rule.
         self._counts_on_host = any(entry.step is not None and on_host(entry.step) for entry in entries)
@@ -177,12 +196,21 @@ class Plan:
 
     def holds(self, params: list[Tensor], grads: list[Any], kinds: list[int], state: dict[Any, Any]) -> bool:
         """Whether every object but the gradients is still the one that was planned with, and those are plain."""
-        if kinds != self.kinds or not _identical(params, self.params) or not _GRADIENTS.issuperset(map(type, grads)):
+        if kinds != self.kinds or not _identical(params, self.params):
+            return False
+        if not _GRADIENTS.issuperset(map(type, grads)) and not self._shards_fit(params, grads):
+            return False
+        if any(local(tensor) is not mine for tensor, mine in self.locals):
             return False
         try:
             return _identical(list(_values(state)), self.state_values)
         except TypeError:  # someone keeps an object of their own among the states: a new plan at every step
             return False
+
+    def _shards_fit(self, params: list[Tensor], grads: list[Any]) -> bool:
+        """Whether each gradient is plain, or a DTensor of such that is placed as its parameter is."""
+        pairs = [(p, grad) for p, grad in zip(params, grads, strict=True) if grad is not None]
+        return all(type(local(grad)) in _PLAIN_TYPES and placed(grad) == placed(p) for p, grad in pairs)
 
     def rebind(self, groups: list[dict[str, Any]], kinds: list[int], state: dict[Any, Any]) -> list[Tensor] | None:
         """Hand over the gradients of a step that differs from this plan's last one in nothing but their addresses.
@@ -197,6 +225,8 @@ class Plan:
 
     def bind(self, grads: list[Tensor]) -> tuple[Problem, int]:
         """Hand over this step's gradients; what stands in the way of the step, and at which parameter."""
+        if self.locals:
+            grads = list(map(local, grads))
         for part in self.parts:
             result = part.bind(grads if len(self.parts) == 1 else [grads[i] for i in part.indices])
             if result:
@@ -204,12 +234,25 @@ class Plan:
         return Problem.none, 0
 
     def square_sum(self) -> Tensor:
-        """Sum of the squares of all bound gradients, a 0-d float64 tensor on the first device."""
-        sums = [part.operators.multi_tensor_square_sum(part.number) for part in self.parts]
-        total = sums[0]
-        for other in sums[1:]:
-            total = total + self.parts[0].here(other)
-        return total
+        """Sum of the squares of all bound gradients, over all processes that have shards of them.
+
+        A 0-d float64 tensor, on the first device.
+        """
+        sums: dict[Shards | None, Tensor] = {}
+        for part in self.parts:
+            more = part.operators.multi_tensor_square_sum(part.number)
+            sums[part.shards] = sums[part.shards] + more.to(sums[part.shards].device) if part.shards in sums else more
+        return sum_over_shards(sums, self.shards) if self.shards else sums[None]
+
+    @torch.no_grad()
+    def unscale(self, scale: Tensor, skipped: Tensor | bool) -> None:
+        """Divide the gradients by a GradScaler's scale, as torch's fused steps do, unless the step was skipped."""
+        if isinstance(skipped, Tensor):
+            scale = torch.where(skipped != 0, 1.0, scale.to(skipped.device))
+        for part in self.parts:
+            grads = [self.active[i].grad for i in part.indices]
+            if grads:
+                torch._foreach_div_([local(grad) for grad in grads if grad is not None], part.here(scale))
 
     def run(self, operator: str, options: list[Any], max_norm: float, numbers: dict[str, Any]) -> list[Tensor]:
         """Step by an operator; `numbers` are its optional tensors. The norm and whether it was skipped, if clipped.

@@ -4,46 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from fused_ml.optim._shards import Shards, all_shards, is_dtensor, local, placed, shards_of, sum_over_shards
 
 if TYPE_CHECKING:
     from fused_ml.optim._base import FusedStep
 
 
+_modes, _mode, _MODES = torch._C._len_torch_dispatch_stack, torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
+_transforms = torch._C._functorch.peek_interpreter_stack
+
+
+def traced() -> bool:
+    """Whether torch's operations are recorded, transformed, or run without elements: ours would be missed there."""
+    if _transforms() is not None:
+        return True
+    return _modes() > 0 and any(_mode(key) is not None for key in (_MODES.FAKE, _MODES.PROXY, _MODES.FUNCTIONAL))
+
+
 def torch_step(optimizer: FusedStep) -> None:
-    """Step `optimizer`, whose gradients are ready, and finite if a GradScaler looked at them."""
+    """Step `optimizer`, whose gradients are ready."""
     step = optimizer._torch_optimizer.step
     if getattr(step, "hooked", False):  # the hooks already run around our own step
         step = step.__wrapped__  # type: ignore[attr-defined]
+    scale = getattr(optimizer, "grad_scale", None)
     fused = all(group.get("fused") for group in optimizer.param_groups)
-    if fused and optimizer.max_grad_norm is None:
-        step(optimizer)  # unscales by itself
+    if optimizer.max_grad_norm is None and (fused or scale is None):
+        if fused:  # it unscales and skips by itself
+            found_inf = getattr(optimizer, "found_inf", None)
+            optimizer._skipped = False if found_inf is None else found_inf
+            step(optimizer)
+        elif not optimizer._found_inf():
+            with _without_scaler(optimizer):
+                step(optimizer)
+        return
+    if optimizer._found_inf():
         return
     params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    factor = optimizer._unscale_factor()
-    if optimizer.max_grad_norm is not None:
-        norm = torch.nn.utils.get_total_norm([p.grad.detach() for p in params]) * factor
-        if not optimizer._accept_norm(norm):
-            return
-        factor *= optimizer._clip_coefficient(float(norm))
-    with _without_scaler(optimizer), _scaled(params, factor):
+    coefficient = None
+    with torch.no_grad():
+        if optimizer.max_grad_norm is not None:
+            optimizer._check_norm()
+            norm = _norm(optimizer, params)
+            norm = norm if scale is None else norm / scale.to(norm.device)
+            if not optimizer._accept_norm(norm):
+                return
+            coefficient = optimizer._clip_coefficient(norm)
+        if scale is not None:
+            for p in params:
+                p.grad.div_(scale.to(p.grad.device))
+    with _without_scaler(optimizer), _scaled(params, coefficient):
         step(optimizer)
 
 
+def _norm(optimizer: FusedStep, params: list[Tensor]) -> Tensor:
+    """torch's global norm, of meta and fake gradients too; of DTensors the one over all their processes."""
+    everyone = [p for group in optimizer.param_groups for p in group["params"]]
+    grads: list[Any] = [p.grad for p in params]
+    if not any(map(is_dtensor, everyone)):
+        return torch.nn.utils.get_total_norm(grads) if grads else torch.zeros((), device="cpu")
+    sums: dict[Shards | None, Tensor] = {None: torch.zeros((), dtype=torch.float64, device="cpu")}
+    for p, grad in zip(params, grads, strict=True):
+        if placed(grad) != placed(p):
+            grad = grad.redistribute(p.device_mesh, p.placements)  # type: ignore[attr-defined]
+        square = torch.linalg.vector_norm(local(grad)).double().square()
+        kind = shards_of(p)
+        sums[kind] = square + sums[kind].to(square.device) if kind in sums else square
+    return sum_over_shards(sums, all_shards(everyone)).sqrt()
+
+
 @contextmanager
-def _scaled(params: list[Tensor], factor: float) -> Iterator[None]:
+def _scaled(params: list[Tensor], coefficient: Tensor | None) -> Iterator[None]:
     """Multiplied copies stand in for the gradients."""
-    if factor == 1.0:
+    if coefficient is None:
         yield
         return
     originals = [p.grad for p in params]
     try:
         for p in params:
             assert p.grad is not None
-            p.grad = p.grad * factor
+            factor = coefficient.item() if is_dtensor(p.grad) else coefficient.to(p.grad.device)
+            p.grad = (p.grad * factor).to(p.grad.dtype)
         yield
     finally:
         for p, original in zip(params, originals, strict=True):

@@ -32,8 +32,9 @@ class SGD(FusedStep, torch.optim.SGD):
             rounded once; their states have their dtype, or are float32 if they were loaded so.
         max_grad_norm (float, optional): as if ``torch.nn.utils.clip_grad_norm_`` ran over the gradients of
             all groups before the step, but in the same kernels and without writing the gradients.
-            `grad_norm` holds the norm after the step, and `skipped` whether a GradScaler made the step be
-            skipped. Default: None, no clipping.
+            `grad_norm` holds the norm after the step; of DTensors it is that over all processes. With
+            `fused=True`, `skipped` says whether a step under a GradScaler was left out. Default: None, no
+            clipping.
 
     Raises:
         ValueError: a hyper-parameter that torch refuses, or a `max_grad_norm` that is negative or NaN.
