@@ -13,24 +13,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function, forward_ad
+from torch.autograd import Function
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from fused_ml._fallback import no_kernel_for
 from fused_ml._library import cuda_problem
 from fused_ml._version import __version__
+from fused_ml._watched import dispatch_modes, not_transformed, traced_by_mode
 
 PLAIN = (Tensor, torch.nn.Parameter)
 _STRIDED = torch.strided
 _is_compiling = torch.compiler.is_compiling
-_transforms = torch._C._functorch.peek_interpreter_stack
-_dispatch_modes = torch._C._len_torch_dispatch_stack
 _function_modes = torch._C._len_torch_function_stack
 _function_mode_at = torch._C._get_function_stack_at
 _jit_trace = torch._C._get_tracing_state
 _batched_gradient = torch._C._functorch.is_legacy_batchedtensor  # is_grads_batched: no transform's stack shows it
-_MODES = torch._C._TorchDispatchModeKey
 _LIBRARY = torch.library.Library("fused_ml", "FRAGMENT")
 _OVERLOAD = "v" + __version__.replace(".", "_")  # a compiled graph that torch has cached must not meet another version
 
@@ -62,12 +60,7 @@ def unwatched() -> bool:
     """Whether nothing but ordinary autograd, torch.compile and modes that look at operators see this call."""
     if _is_compiling():
         return not _watched_while_compiling()
-    return not_transformed() and _jit_trace() is None and not (_dispatch_modes() and _traced_by_mode())
-
-
-def not_transformed() -> bool:
-    """Whether neither a function transform nor forward-mode differentiation is under way."""
-    return _transforms() is None and forward_ad._current_level < 0
+    return not_transformed() and _jit_trace() is None and not traced_by_mode()
 
 
 def _watched_while_compiling() -> bool:
@@ -86,14 +79,11 @@ def _modes_are_devices() -> bool:
     return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
 
 
-def _traced_by_mode() -> bool:
-    """Whether a dispatch mode stands in for the tensors' memory (make_fx, fake tensors), and does not just look on."""
-    return any(torch._C._get_dispatch_mode(mode) is not None for mode in (_MODES.PROXY, _MODES.FAKE, _MODES.FUNCTIONAL))
-
-
 def _plain_on_cuda(tensors: tuple[Tensor | None, ...]) -> bool:
     there = [t for t in tensors if t is not None]
-    return not cuda_problem() and all(t.is_cuda and t.layout is _STRIDED and t.device == there[0].device for t in there)
+    return not cuda_problem() and all(
+        t.is_cuda and t.layout is _STRIDED and not t.is_nested and t.device == there[0].device for t in there
+    )
 
 
 def why_not_plain(**tensors: Any) -> str:
@@ -130,13 +120,13 @@ def kernels_go_back(*upstream: Tensor) -> bool:
     return (
         not_transformed()
         and not any(map(_batched_gradient, upstream))
-        and (bool(_dispatch_modes()) or all(type(g) in PLAIN for g in upstream))
+        and (bool(dispatch_modes()) or all(type(g) in PLAIN for g in upstream))
     )
 
 
 def is_memory(tensor: Tensor) -> bool:
     """Whether `tensor`, met in backward, is numbers that may be looked at and written, and nobody traces."""
-    return type(tensor) in PLAIN and not _is_compiling() and not _dispatch_modes()
+    return type(tensor) in PLAIN and not _is_compiling() and not dispatch_modes()
 
 
 def by_composite(

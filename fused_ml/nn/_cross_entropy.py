@@ -199,7 +199,7 @@ def cross_entropy(
     args = (input, target, weight, sample_weight, normalizer)
     if input is None or target is None or not plain(*args):
         names = ("input", "target", "weight", "sample_weight", "normalizer")
-        reason = why_not_plain(**dict(zip(names, args, strict=True)))
+        reason: str | None = why_not_plain(**dict(zip(names, args, strict=True)))
     else:
         input, target = _as_autocast(input, target)
         out_dtype = out_dtype or autocast_dtype(input)

@@ -116,7 +116,7 @@ def stats_of(input: Tensor, target: Tensor, o: Options, lse: Tensor, predicted: 
 def composite_with_stats(args: tuple, o: Options, return_stats: bool) -> Any:
     """The call with options that torch's function does not have, in torch's operations."""
     input, target = args[:2]
-    loss = composite(*args, o)
+    loss = composite(input, target, *args[2:], o)  # type: ignore[call-arg]
     if not return_stats:
         return loss
     logits = capped(input.detach(), o.softcap)

@@ -68,7 +68,7 @@ def logsigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
         tensor([-0.6931, -0.6931])
     """
     if reason := _refusal(input, out):
-        result = TF.logsigmoid(input) if out is None else TF.logsigmoid(input, out=out)
+        result = TF.logsigmoid(input, **({} if out is None else {"out": out}))
         note_fallback("nn.functional.logsigmoid", reason, input)
         return result
     if torch.is_grad_enabled() and input.requires_grad:

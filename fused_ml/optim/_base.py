@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_hooks
 
 from fused_ml._fallback import warn_fallback
+from fused_ml._watched import traced
 from fused_ml.optim._constructor import constructor
 from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, on_host, unsuitable
 from fused_ml.optim._shards import made_by_zero, refuse_norm_of_a_share
-from fused_ml.optim._torch_step import torch_step, traced
+from fused_ml.optim._torch_step import torch_step
 
 TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
 _MAX_PLANS = 8  # one for each set of parameters that had gradients together

@@ -15,17 +15,6 @@ if TYPE_CHECKING:
     from fused_ml.optim._base import FusedStep
 
 
-_modes, _mode, _MODES = torch._C._len_torch_dispatch_stack, torch._C._get_dispatch_mode, torch._C._TorchDispatchModeKey
-_transforms = torch._C._functorch.peek_interpreter_stack
-
-
-def traced() -> bool:
-    """Whether torch's operations are recorded, transformed, or run without elements: ours would be missed there."""
-    if _transforms() is not None:
-        return True
-    return _modes() > 0 and any(_mode(key) is not None for key in (_MODES.FAKE, _MODES.PROXY, _MODES.FUNCTIONAL))
-
-
 def torch_step(optimizer: FusedStep) -> None:
     """Step `optimizer`, whose gradients are ready."""
     step = optimizer._torch_optimizer.step
