@@ -128,7 +128,7 @@ def scaled(f, x):
     x = leaf(x)
     optimizer = torch.optim.SGD([x], lr=0.0)
     scaler = torch.amp.GradScaler(x.device.type, init_scale=2.0**16)
-    value = f(x).mean()
+    value = weighed(f)(x) / x.numel()
     scaler.scale(value / 64).backward()
     scaler.unscale_(optimizer)
     return value, x.grad, scaler._found_inf_per_device(optimizer)[x.device]
@@ -161,7 +161,7 @@ def traced(f, x):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = torch.jit.trace(lambda x: f(x), (x,))
-    assert "fused_ml" not in str(graph.graph)
+    assert "fused_ml::" not in str(graph.graph)
     return first(graph, x)
 
 
@@ -252,7 +252,7 @@ def outcome(mode, call, space, x):
         warnings.simplefilter("ignore")
         try:
             return torch.utils._pytree.tree_map(lambda t: t.detach() if isinstance(t, torch.Tensor) else t,
-                                                mode(partial(call, space), x))  # fmt: skip
+                                                mode(lambda x: call(space, x), x))  # fmt: skip
         except Exception as error:
             return error
 
@@ -274,8 +274,10 @@ def test_as_torch(row, mode):
     check(MODES[mode], row, numbers(11, ROWS, CLASSES) * 4 - 2, False, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("mode", [*COMPILED])
-@pytest.mark.parametrize("row", COMPILED_ROWS, ids=str)
+COMPILED_CASES = [(row, mode) for row in COMPILED_ROWS for mode in COMPILED if "func" not in mode or row in FIRST_ROWS]
+
+
+@pytest.mark.parametrize(("row", "mode"), COMPILED_CASES, ids=str)
 def test_as_torch_compiled(row, mode):
     if (row.form.split(",")[0], mode) == ("none", "compiled, aot_eager, is_grads_batched") and row.name != "nll_loss":
         with pytest.raises(RuntimeError, match="Batching rule not implemented"):  # docs/contract.md

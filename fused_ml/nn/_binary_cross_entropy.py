@@ -21,6 +21,7 @@ from fused_ml.nn._support import (
     note_fallback,
     resolve_reduction,
     scale_gradient,
+    widened,
 )
 
 _NAME = "binary_cross_entropy_with_logits"
@@ -41,6 +42,7 @@ def _composite(
     o: _Options,
 ) -> Tensor:  # fmt: skip
     """The same loss from differentiable torch operations: for second derivatives, and where no kernel exists."""
+    input, target = widened(input), widened(target)
     t = target * (1 - o.label_smoothing) + o.label_smoothing / 2 if o.label_smoothing else target
     loss = TF.binary_cross_entropy_with_logits(input, t, pos_weight=pos_weight, reduction="none")
     if o.focal_gamma:

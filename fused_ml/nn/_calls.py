@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.overrides import _get_current_function_mode_stack
 from torch.utils._device import DeviceContext
 
 from fused_ml._fallback import no_kernel_for
@@ -74,9 +73,7 @@ _watched_while_compiling._dynamo_marked_constant = True  # type: ignore[attr-def
 
 def _modes_are_devices() -> bool:
     """Whether the function modes only say where new tensors go: torch.set_default_device, `with torch.device(...)`."""
-    if _is_compiling():
-        return all(type(_function_mode_at(i)) is DeviceContext for i in range(_function_modes()))
-    return all(type(mode) is DeviceContext for mode in _get_current_function_mode_stack())
+    return all(type(_function_mode_at(place)) is DeviceContext for place in range(_function_modes()))
 
 
 def _plain_on_cuda(tensors: tuple[Tensor | None, ...]) -> bool:
@@ -148,8 +145,10 @@ def torchs(function: Any) -> Any:
     It passes to ``__torch_function__`` what its own name stands for. While that is ours (:func:`fused_ml.enable`), a
     copy to which its name is itself.
     """
+    if _is_compiling():
+        return function
     names = getattr(function, "__globals__", None)
-    if _is_compiling() or names is None or names.get(function.__name__) is function:
+    if names is None or names.get(function.__name__) is function:
         return function
     names = {**names, function.__name__: function}
     return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._support import REDUCTION_NAMES, REDUCTIONS, class_dim, rows_of
+from fused_ml.nn._support import REDUCTION_NAMES, REDUCTIONS, class_dim, rows_of, widened
 
 
 class CrossEntropyStats(NamedTuple):
@@ -36,12 +36,13 @@ def composite(
     normalizer: Tensor | None, o: Options,
 ) -> Tensor:  # fmt: skip
     """The same loss from differentiable torch operations: for second derivatives, and where no kernel exists."""
-    logits = capped(input, o.softcap)
+    logits = capped(widened(input), o.softcap)
     distribution = target.is_floating_point()
     if not distribution:
         target = target.long()
-    if weight is not None:  # a kernel takes the one in float32 beside 16-bit logits
-        logits, weight = _promoted(logits, weight)
+    else:
+        target = widened(target)
+    weight = weight if weight is None else weight.to(logits.dtype)
     plain_mean = o.z_loss == 0 and sample_weight is None and normalizer is None
     loss = TF.cross_entropy(
         logits, target, weight, ignore_index=o.ignore_index,
@@ -66,13 +67,6 @@ def composite(
 
 def capped(input: Tensor, softcap: float) -> Tensor:
     return softcap * torch.tanh(input / softcap) if softcap else input
-
-
-def _promoted(*tensors: Tensor) -> list[Tensor]:
-    dtype = tensors[0].dtype
-    for t in tensors:
-        dtype = torch.promote_types(dtype, t.dtype)
-    return [t.to(dtype) for t in tensors]
 
 
 def sum_of_weights(

@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, why_not_plain
-from fused_ml.nn._support import FLOATING, FLOATING_NAMES, note_fallback
+from fused_ml.nn._support import FLOATING, FLOATING_NAMES, note_fallback, widened
 
 _op = torch.ops.fused_ml.logsigmoid.default
 _backward = torch.ops.fused_ml.logsigmoid_backward.default
@@ -26,7 +26,7 @@ class _LogSigmoid(Function):
     def backward(ctx, grad):
         (input,) = ctx.saved_tensors
         if not kernels_go_back(grad):
-            return grad * torch.sigmoid(-input)
+            return (widened(grad) * torch.sigmoid(-widened(input))).to(input.dtype)
         return _backward(grad, input)
 
 

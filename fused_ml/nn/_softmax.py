@@ -10,7 +10,7 @@ from torch.autograd import Function
 
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, torchs, why_not_plain
-from fused_ml.nn._support import FLOATING, FLOATING_NAMES, autocasts, note_fallback
+from fused_ml.nn._support import FLOATING, FLOATING_NAMES, autocasts, note_fallback, widened
 
 _softmax = torch.ops.fused_ml.softmax.default
 _softmax_backward = torch.ops.fused_ml.softmax_backward.default
@@ -31,6 +31,7 @@ class _Softmax(Function):
         (output,) = ctx.saved_tensors
         dim, negate, input_dtype = ctx.args
         if not kernels_go_back(grad):
+            grad, output = widened(grad), widened(output)
             result = output * (grad - (grad * output).sum(dim, keepdim=True))
             return (-result if negate else result).to(input_dtype), None, None, None
         return _softmax_backward(grad, output, dim, negate, input_dtype), None, None, None
@@ -52,6 +53,7 @@ class _LogSoftmax(Function):
         (output,) = ctx.saved_tensors
         dim, input_dtype = ctx.args
         if not kernels_go_back(grad):
+            grad, output = widened(grad), widened(output)
             return (grad - output.exp() * grad.sum(dim, keepdim=True)).to(input_dtype), None, None
         return _log_softmax_backward(grad, output, dim, input_dtype), None, None
 

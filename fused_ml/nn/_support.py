@@ -37,6 +37,11 @@ def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | 
     return _reduction.legacy_get_string(size_average, reduce)
 
 
+def widened(tensor: Tensor) -> Tensor:
+    """In float32 if it has 16 bits: derivatives by torch's operations are rounded once too."""
+    return tensor.float() if tensor.dtype in _NARROW else tensor
+
+
 def autocasts(tensor: Tensor) -> bool:
     """Whether autocast is on for operators on this tensor."""
     device = tensor.device.type
