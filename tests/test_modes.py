@@ -157,6 +157,12 @@ def exported(f, x):
     return program.module()(x)
 
 
+def recorded(f, x, **options):
+    graph = make_fx(f, _allow_non_fake_inputs=True, **options)(x)
+    assert "fused_ml" not in graph.code
+    return graph(x)
+
+
 def traced(f, x):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -201,9 +207,9 @@ MODES = {
     "anomaly": under(partial(torch.autograd.detect_anomaly, check_nan=True)),
     "inference_mode": under(torch.inference_mode, lambda f, x: f(x)),
     "no_grad": under(torch.no_grad, lambda f, x: f(leaf(x))),
-    "make_fx": lambda f, x: make_fx(f)(x)(x),
-    "make_fx of the gradient": lambda f, x: make_fx(lambda x: first(f, x))(x)(x),
-    "make_fx, symbolic": lambda f, x: make_fx(f, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x)(x),
+    "make_fx": recorded,
+    "make_fx of the gradient": lambda f, x: recorded(lambda x: first(f, x), x),
+    "make_fx, symbolic": partial(recorded, tracing_mode="symbolic"),
     "export": exported,
     "jit.trace": traced,
     **{f"func.{name}": mode for name, mode in TRANSFORMS.items()},
