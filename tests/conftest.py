@@ -12,8 +12,8 @@ import fused_ml
 
 sys.path.append(str(Path(__file__).parents[1]))  # for `bench.raw`; last, so that an installed fused_ml comes first
 
-# torch.compile keeps what it has made between processes, by the operators called, not by what our Functions do: each run
-# of the tests makes its own.
+# torch.compile keeps what it has made between processes, by the operators called and not by what our Functions do. Each
+# run of the tests makes its own.
 _compiled = tempfile.TemporaryDirectory(prefix="fused_ml_tests_", ignore_cleanup_errors=True)
 os.environ["TORCHINDUCTOR_CACHE_DIR"] = _compiled.name
 
