@@ -16,8 +16,8 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
 
   // Classes along `dim`, or along dimension 1 (0 of an unbatched input). reduction: 0 none, 1 mean, 2 sum.
   // loss_dtype: the input's if not given. -> of loss, input's gradient, target's gradient, log-sum-exp and
-  // predicted class those asked for, in this order. The gradients are those of the loss, times grad_output where
-  // it is given: [rows] for the unreduced losses, [] for their mean or sum.
+  // predicted class those asked for, in this order. The gradients are those of the loss, times grad_output
+  // where it is given: [rows] for the unreduced losses, [] for their mean or sum.
   m.def(
       "cross_entropy(Tensor input, Tensor target, int reduction, int ignore_index, bool grad_input, bool "
       "stats=False, ScalarType? loss_dtype=None, Tensor? weight=None, float label_smoothing=0., float "
@@ -29,7 +29,8 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def(
       "cross_entropy_(Tensor(a!) input, Tensor target, int reduction, int ignore_index, bool stats=False, "
       "ScalarType? loss_dtype=None, Tensor? weight=None, float label_smoothing=0., float z_loss=0., float "
-      "softcap=0., Tensor? sample_weight=None, Tensor? normalizer=None, Tensor? grad_output=None) -> (Tensor, "
+      "softcap=0., Tensor? sample_weight=None, Tensor? normalizer=None, Tensor? grad_output=None) -> "
+      "(Tensor, "
       "Tensor, Tensor)");
   m.def("softmax(Tensor input, int dim, bool negate, ScalarType dtype) -> Tensor");
   m.def(

@@ -18,14 +18,11 @@ std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target, int
                                   const std::optional<Tensor>& sample_weight,
                                   const std::optional<Tensor>& normalizer, bool grad_target,
                                   const std::optional<Tensor>& grad_output);
-std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Tensor& target,
-                                                  int64_t reduction, int64_t ignore_index, bool stats,
-                                                  std::optional<ScalarType> loss_dtype,
-                                                  const std::optional<Tensor>& weight, double label_smoothing,
-                                                  double z_loss, double softcap,
-                                                  const std::optional<Tensor>& sample_weight,
-                                                  const std::optional<Tensor>& normalizer,
-                                                  const std::optional<Tensor>& grad_output);
+std::tuple<Tensor, Tensor, Tensor> cross_entropy_(
+    const Tensor& input, const Tensor& target, int64_t reduction, int64_t ignore_index, bool stats,
+    std::optional<ScalarType> loss_dtype, const std::optional<Tensor>& weight, double label_smoothing,
+    double z_loss, double softcap, const std::optional<Tensor>& sample_weight,
+    const std::optional<Tensor>& normalizer, const std::optional<Tensor>& grad_output);
 Tensor softmax(const Tensor& input, int64_t dim, bool negate, ScalarType dtype);
 Tensor softmax_backward(const Tensor& grad_output, const Tensor& output, int64_t dim, bool negate,
                         ScalarType input_dtype);

@@ -176,14 +176,11 @@ std::vector<Tensor> cross_entropy(const Tensor& input, const Tensor& target, int
       .list();
 }
 
-std::tuple<Tensor, Tensor, Tensor> cross_entropy_(const Tensor& input, const Tensor& target,
-                                                  int64_t reduction, int64_t ignore_index, bool stats,
-                                                  std::optional<ScalarType> loss_dtype,
-                                                  const std::optional<Tensor>& weight, double label_smoothing,
-                                                  double z_loss, double softcap,
-                                                  const std::optional<Tensor>& sample_weight,
-                                                  const std::optional<Tensor>& normalizer,
-                                                  const std::optional<Tensor>& grad_output) {
+std::tuple<Tensor, Tensor, Tensor> cross_entropy_(
+    const Tensor& input, const Tensor& target, int64_t reduction, int64_t ignore_index, bool stats,
+    std::optional<ScalarType> loss_dtype, const std::optional<Tensor>& weight, double label_smoothing,
+    double z_loss, double softcap, const std::optional<Tensor>& sample_weight,
+    const std::optional<Tensor>& normalizer, const std::optional<Tensor>& grad_output) {
   STD_TORCH_CHECK(
       reduction != kNone && !is_floating(target.scalar_type()),
       "cross_entropy_: the gradient can be written over the input for class targets and reduction 'mean' "
