@@ -8,8 +8,8 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as TF
-from calls import rows
 from compare import outcome
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 
 import fused_ml
@@ -18,7 +18,6 @@ import fused_ml.nn.functional as F
 pytestmark = pytest.mark.filterwarnings("ignore::fused_ml.FusedFallbackWarning")
 INDEX = torch.tensor([0, 4, 1, 1, 2, 3])
 X = torch.linspace(-2, 2, 30).view(6, 5)
-ROW_IDS = [f"{row.name} {row.form}".strip() for row in rows]
 
 
 class Watching(torch.Tensor):
@@ -286,6 +285,11 @@ def test_our_own_options_are_named_in_errors(name, case):
         getattr(F, name)(X, **{**REQUIRED[name], option: value})
 
 
+def under_fake_tensors():
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return F.softmax(X, 1)
+
+
 REASONS = {
     "sample_weight requires a gradient": lambda: F.cross_entropy(
         X, INDEX, sample_weight=torch.ones(6, requires_grad=True)
@@ -294,6 +298,7 @@ REASONS = {
     "input is a Watching": lambda: F.softmax(X.as_subclass(Watching), 1),
     "function transform": lambda: torch.func.vmap(lambda x: F.log_softmax(x, 0))(X),
     "input is nested": lambda: F.softmax(torch.nested.nested_tensor([X[:2].clone()]), -1),
+    "tracing mode": under_fake_tensors,
     "out is given": lambda: F.logsigmoid(X, out=torch.empty(6, 5)),
 }
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import FLOATS, name_of
 from compare import assert_near
-from references import log_softmax, softmax
+from references import cross_entropy, log_softmax, softmax
 from test_softmax import compare
 
 import fused_ml.nn.functional as F
@@ -154,14 +154,15 @@ def test_losses(shape, kind, dtype, device):
             )
         )
         wide = {k: v.double() if isinstance(v, torch.Tensor) else v for k, v in options.items()}
-        right_target = target.double() if kind == "probabilities" else target
-        expected = with_gradient(
-            lambda leaf, t=right_target, o=wide: getattr(TF, function)(leaf, t, reduction="none", **o),
-            x.double().contiguous(),
-            g.double().contiguous(),
-        )
+        if kind == "nll_loss":
+            expected = with_gradient(
+                lambda leaf, t=target, o=wide: TF.nll_loss(leaf, t, reduction="none", **o),
+                x.double().contiguous(),
+                g.double().contiguous(),
+            )
+        else:  # not torch's: smoothed over 66,000 classes its float64 gradient is off by some 450 eps
+            expected = cross_entropy(x, target, g, reduction="none", **wide)
         magnitude = 2 * x.double().abs().amax(1) + 12
         assert_near(found[0], expected[0], magnitude, what=f"{layout} value")
         above_rows = g.double().abs().unsqueeze(1).expand(size)
-        slack = size[1] * torch.finfo(torch.float64).eps * above_rows  # torch's own: it adds a row's gradients up
-        assert_near(found[1], expected[1], 4 * above_rows, what=f"{layout} {upper}", slack=slack)
+        assert_near(found[1], expected[1], 4 * above_rows, what=f"{layout} {upper}")
