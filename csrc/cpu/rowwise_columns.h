@@ -136,7 +136,7 @@ class ColumnLoop {
           larger |= (key != key) & (peak[l] < Constants<A>::infinity);
           key = key != key ? Constants<A>::infinity : key;
         }
-        if (kWhere) where[l] = larger ? here : where[l];
+        if (kWhere) where[l] = blend(larger, here, where[l]);
         peak[l] = maximum(peak[l], key);
       }
     }
@@ -208,7 +208,7 @@ class ColumnLoop {
         }
         FUSED_ML_LANES
         for (int l = 0; F::kOwn != Own::none && l < kStep; ++l) {
-          own_input[l] = own[l] == at ? step_x[l] : own_input[l];
+          own_input[l] = blend(own[l] == at, step_x[l], own_input[l]);
         }
       }
       sums.template add<F::kKeepTerms>(stage, 0, here * kStep, terms + begin * kStep, a.exact_sums);
@@ -294,7 +294,7 @@ class ColumnLoop {
       for (int l = 0; l < kStep; ++l) {
         const A value = formula.map(x[c * kStep + l], F::kTwoInputs ? y[c * kStep + l] : A(0), weight,
                                     F::kKeepTerms ? out[c * kStep + l] : A(0), coefficients(r, first + l));
-        out[c * kStep + l] = F::kOwn != Own::none && r.own[first + l] == here ? own[l] : value;
+        out[c * kStep + l] = F::kOwn == Own::none ? value : blend(r.own[first + l] == here, own[l], value);
       }
     }
     zero_ignored(out, first, r);

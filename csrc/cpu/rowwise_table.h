@@ -17,9 +17,11 @@ void run_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseArgum
     case RowwiseOp::cross_entropy_plain:
       return rowwise<CrossEntropyPlain<A>, A>({o}, a);
     case RowwiseOp::cross_entropy_class:
-      return rowwise<CrossEntropyClass<A>, A>({o}, a);
+      return o.softcap == A(0) ? rowwise<CrossEntropyClass<A, false>, A>({o}, a)
+                               : rowwise<CrossEntropyClass<A>, A>({o}, a);
     case RowwiseOp::cross_entropy_distribution:
-      return rowwise<CrossEntropyDistribution<A>, A>({{o}}, a);
+      return o.softcap == A(0) ? rowwise<CrossEntropyDistribution<A, false>, A>({{o}}, a)
+                               : rowwise<CrossEntropyDistribution<A>, A>({{o}}, a);
     case RowwiseOp::softmax:
       return rowwise<Softmax<A>, A>({sign}, a);
     case RowwiseOp::log_softmax:

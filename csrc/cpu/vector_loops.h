@@ -21,6 +21,22 @@ FUSED_ML_INLINE T* in_memory(T* lanes) {
   return lanes;
 }
 
+// One of two, by bits: gcc turns `lane = condition ? value : lane` on memory into a masked store under a branch, which
+// lanes that differ at random guess wrong half of the time.
+template <class B>
+FUSED_ML_INLINE B blend_bits(bool condition, B yes, B no) {
+  const B mask = static_cast<B>(B{0} - static_cast<B>(condition));
+  return static_cast<B>((yes & mask) | (no & ~mask));
+}
+FUSED_ML_INLINE uint32_t blend(bool condition, uint32_t yes, uint32_t no) { return blend_bits(condition, yes, no); }
+FUSED_ML_INLINE uint64_t blend(bool condition, uint64_t yes, uint64_t no) { return blend_bits(condition, yes, no); }
+FUSED_ML_INLINE float blend(bool condition, float yes, float no) {
+  return bit_cast<float>(blend_bits(condition, bit_cast<uint32_t>(yes), bit_cast<uint32_t>(no)));
+}
+FUSED_ML_INLINE double blend(bool condition, double yes, double no) {
+  return bit_cast<double>(blend_bits(condition, bit_cast<uint64_t>(yes), bit_cast<uint64_t>(no)));
+}
+
 // lane[0] = the lanes combined, half with half.
 template <int kLanes, class A, class Combine>
 FUSED_ML_INLINE A fold(A* lane, Combine combine) {

@@ -68,8 +68,8 @@ struct CrossEntropyPlain {
   FUSED_ML_INLINE A map_own(A, A own) const { return own; }
 };
 
-// A class, with smoothing or cap.
-template <class A>
+// A class, with smoothing or cap. Without kCap there is none: its tanh, twice a class, takes longer than the rest.
+template <class A, bool kCap = true>
 struct CrossEntropyClass {
   using Reference = ExpBelow<A>;
   static constexpr bool kPeak = true, kTwoInputs = false, kSide = true, kKeepTerms = true, kSecond = false;
@@ -79,9 +79,11 @@ struct CrossEntropyClass {
 
   FUSED_ML_INLINE A key(A x) const { return x; }
   FUSED_ML_INLINE A logit(A key) const {
+    if constexpr (!kCap) return key;
     return select(o.softcap == A(0), key, o.softcap * tanh(key / o.softcap));
   }
   FUSED_ML_INLINE A slope(A x) const {
+    if constexpr (!kCap) return A(1);
     const A t = tanh(x / o.softcap);
     return select(o.softcap == A(0), A(1), A(1) - t * t);
   }
@@ -115,9 +117,9 @@ struct CrossEntropyClass {
 };
 
 // A distribution over the classes. The own class is the likeliest one.
-template <class A>
-struct CrossEntropyDistribution : CrossEntropyClass<A> {
-  using Base = CrossEntropyClass<A>;
+template <class A, bool kCap = true>
+struct CrossEntropyDistribution : CrossEntropyClass<A, kCap> {
+  using Base = CrossEntropyClass<A, kCap>;
   using Reference = typename Base::Reference;
   static constexpr bool kTwoInputs = true, kSecond = true;
   static constexpr Own kOwn = Own::peak;
