@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "tensors.h"
 
@@ -47,6 +48,14 @@ class RowwiseTensors {
     out2 = empty_like(*y, type);
     if (!split()) out2 = empty_contiguous(*y, type);
     return *out2;
+  }
+  // Copies an input that alone keeps the others' rows from lying evenly in runs of so many, as an expanded or
+  // transposed gradient may.
+  void even_out_input(int64_t least_run) {
+    if (split() && inner_size() >= least_run) return;
+    const Tensor input = std::exchange(x, *out);  // where a copy would lie
+    const bool helps = split() && inner_size() >= least_run;
+    x = helps ? as_contiguous(input) : input;
   }
   void out_over_x() {
     out = x;

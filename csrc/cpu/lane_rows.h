@@ -5,7 +5,7 @@ namespace FUSED_ML_NAMESPACE {
 
 constexpr int64_t kTileRows = 256;  // at most
 
-template <class Reference, class A>
+template <class A>
 struct LaneRows {
   using Class = typename Constants<A>::Bits;  // as wide as A, so that comparing classes selects lanes of A
   static constexpr Class kNoClass = ~Class{0};
@@ -14,7 +14,6 @@ struct LaneRows {
   Class own[kTileRows], peak_class[kTileRows];
   A keep[kTileRows];  // 1, or 0: ignored
   A own_weight[kTileRows], loss_scale[kTileRows], gradient_scale[kTileRows];
-  typename Reference::template Lanes<kTileRows> reference;
   A peak[kTileRows], own_input[kTileRows], own_term[kTileRows], own_rest[kTileRows];
   double others[kTileRows];  // and what float terms lose of them:
   A rest[kTileRows];

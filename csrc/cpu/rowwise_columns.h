@@ -13,7 +13,7 @@ constexpr int64_t kTileElements = 8192;  // a tile and its terms stay in the sec
 template <class F, class A>
 class ColumnLoop {
   using Reference = typename F::Reference;
-  using Rows = LaneRows<Reference, A>;
+  using Rows = LaneRows<A>;
   using Class = typename Rows::Class;
 
   struct Tile : TileRows {
@@ -68,7 +68,6 @@ class ColumnLoop {
     if (F::kTwoInputs) memory_of.gather(a.y, t, t.y, t.out);
     r.choose(a, t);
     for (int64_t first = 0; first < t.rows; first += kStep) look_at(t, first, r);
-    refer(t, r);
     for (int64_t first = 0; first < t.rows; first += kStep) {
       const char* somewhere = static_cast<const char*>(a.x.data);
       Ahead ahead{somewhere, somewhere, somewhere};
@@ -184,8 +183,9 @@ class ColumnLoop {
     typename Reference::template Lanes<kStep> reference;
     Class own[kStep];
     A own_input[kStep];
+    FUSED_ML_LANES
     for (int l = 0; l < kStep; ++l) {
-      reference.set(l, r.reference.get(first + l));
+      reference.set(l, Reference::make(r.peak[first + l]));
       own[l] = r.own[first + l];
       own_input[l] = A(0);
     }
@@ -220,12 +220,6 @@ class ColumnLoop {
 
   // --- a tile's rows ---
 
-  void refer(const Tile& t, Rows& r) const {
-    const int64_t lanes = padded(t);
-#pragma GCC ivdep
-    for (int64_t l = 0; l < lanes; ++l) r.reference.set(l, Reference::make(r.peak[l]));
-  }
-
   void take_own(const Tile& t, Rows& r) const {
     const F formula = f;
     const int64_t lanes = padded(t);
@@ -233,7 +227,7 @@ class ColumnLoop {
 #pragma GCC ivdep
       for (int64_t l = 0; l < lanes; ++l) {
         const bool there = r.own[l] != Rows::kNoClass;
-        const Parts<A> term = parts(formula.term(r.reference.get(l), r.own_input[l], A(0), there));
+        const Parts<A> term = parts(formula.term(Reference::make(r.peak[l]), r.own_input[l], A(0), there));
         r.own_term[l] = there ? term.value : A(0);
         r.own_rest[l] = there ? term.rest : A(0);
       }
@@ -259,13 +253,16 @@ class ColumnLoop {
       sums.own_side_weight = F::kSide ? r.own_side_weight[l] : A(0);
       sums.gradient_scale = r.gradient_scale[l];
       const RowResult<double> result = formula.finish(sums);
-      r.loss[l] = select(r.keep[l] == A(0), 0.0, result.loss * static_cast<double>(r.loss_scale[l]));
-      r.lse[l] = static_cast<A>(result.lse);
+      if constexpr (F::kLoss) {
+        r.loss[l] = select(r.keep[l] == A(0), 0.0, result.loss * static_cast<double>(r.loss_scale[l]));
+        r.lse[l] = static_cast<A>(result.lse);
+      }
       r.scale[l] = static_cast<A>(result.scale);
       r.offset[l] = static_cast<A>(result.offset);
       r.log_total[l] = static_cast<A>(result.log_total);
-      r.own_out[l] = static_cast<A>(result.own);
+      if constexpr (F::kOwn != Own::none) r.own_out[l] = static_cast<A>(result.own);
     }
+    if constexpr (!F::kLoss) return 0.0;
     if (a.loss) {
       for (int64_t l = 0; l < rows; ++l) static_cast<A*>(a.loss)[t.row + l] = static_cast<A>(r.loss[l]);
     }

@@ -5,7 +5,7 @@ namespace FUSED_ML_NAMESPACE {
 
 template <class A>
 class PickLoop {
-  using Rows = LaneRows<NoReference, A>;
+  using Rows = LaneRows<A>;
 
  public:
   explicit PickLoop(const RowwiseArguments& arguments) : a(arguments), tasks(divide_up(a.rows, kTaskRows)) {}

@@ -6,11 +6,12 @@
 namespace FUSED_ML_NAMESPACE {
 
 // Rows of fewer classes, side by side in memory, are cheaper by way of a tile.
-constexpr int64_t kLeastPlainClasses = 64;
+constexpr int64_t kLeastPlainClasses = 24;
 // Of more, a tile's operands outgrow the second-level cache; it has so many rows at least, so that memory is
 // read in runs.
 constexpr int64_t kMostPlainClasses = 1024;
 constexpr int64_t kLeastLanes = 32;
+constexpr int kTogether = 4;  // classes whose terms are added before they go to float64
 
 template <class F, class A>
 class PlainLoop {
@@ -25,9 +26,10 @@ class PlainLoop {
         by_lanes(a.inner >= kStep && a.y.by_inner == 1 && a.out.by_inner == 1 &&
                  a.classes <= kMostPlainClasses),
         by_rows(!by_lanes && a.y.by_class == 1 && a.out.by_class == 1 && near(a.x) &&
-                a.classes >= kLeastPlainClasses && a.classes <= kFewClasses<A>),
+                a.classes >= kLeastPlainClasses && a.classes <= kClassBlock),
         memory_of(a, true) {
-    const int64_t fitting = kTileElements / a.classes / kStep * kStep;
+    const bool scratch = !in_place(a.x) || !in_place(a.y);
+    const int64_t fitting = (scratch ? kTileElements : 4 * kTileElements) / a.classes / kStep * kStep;
     width = fitting < kLeastLanes ? kLeastLanes : fitting > kTileRows ? kTileRows : fitting;
   }
 
@@ -72,49 +74,82 @@ class PlainLoop {
     const int64_t left = a.inner - row % a.inner, count = left < width ? left : width;
     double sum[kTileRows];
     for (int64_t l = 0; l < count; ++l) sum[l] = 0;
-    with_type<A>(a.type, a.x.data, [&](auto* base) {
-      const auto* g = base + offset_of(a.x, a.inner, row);
-      const auto* p = static_cast<decltype(g)>(a.y.data) + offset_of(a.y, a.inner, row);
-      for (int64_t c = 0; c < a.classes; ++c, g += a.x.by_class, p += a.y.by_class) {
-        take(g, p, count, x + c * width, y + c * width, sum);
+    const int64_t g_row = offset_of(a.x, a.inner, row), p_row = offset_of(a.y, a.inner, row);
+    const Lines g_lines(*this, a.x, a.type, row, count), p_lines(*this, a.y, a.type, row, count),
+        out_lines(*this, a.out, a.out_type, row, count);
+    const bool past = memory_of.past_caches(a.out);
+    for (int64_t c = 0; c < a.classes; c += kTogether) {
+      const int64_t here = a.classes - c < kTogether ? a.classes - c : kTogether;
+      const A *g[kTogether], *p[kTogether];
+      for (int64_t i = 0; i < here; ++i) {
+        if (c + i + kTogether < a.classes) {
+          g_lines.template ask_for<0>(c + i + kTogether);
+          p_lines.template ask_for<0>(c + i + kTogether);
+        }
+        if (!past) out_lines.template ask_for<1>(c + i);
+        g[i] = lanes(a.x, g_row + (c + i) * a.x.by_class, count, x + (c + i) * width);
+        p[i] = lanes(a.y, p_row + (c + i) * a.y.by_class, count, y + (c + i) * width);
       }
-    });
+      if (here == kTogether) {
+        add_terms<kTogether>(g, p, count, sum);
+      } else {
+        if (here >= 2) add_terms<2>(g, p, count, sum);
+        if (here % 2) add_terms<1>(g + here - 1, p + here - 1, count, sum);
+      }
+    }
     A offset[kTileRows];
     for (int64_t l = 0; l < count; ++l) offset[l] = coefficients(sum[l]).offset;
-    const bool past = memory_of.past_caches(a.out);
     with_type<A>(a.out_type, a.out.data, [&](auto* base) {
       auto* out = base + offset_of(a.out, a.inner, row);
       for (int64_t c = 0; c < a.classes; ++c, out += a.out.by_class) {
-        map_lanes(x + c * width, y + c * width, offset, count, past, out);
+        const A* g = in_place(a.x) ? array(a.x) + g_row + c * a.x.by_class : x + c * width;
+        const A* p = in_place(a.y) ? array(a.y) + p_row + c * a.y.by_class : y + c * width;
+        map_lanes(g, p, offset, count, past, out);
       }
     });
   }
 
-  // A class of a tile: its operands are kept, in the arithmetic type, and its terms added.
-  template <class T>
-  FUSED_ML_INLINE void take(const T* g, const T* p, int64_t count, A* x, A* y, double* sum) const {
-    if (a.x.by_inner == 1) return add_terms<true>(g, p, count, x, y, sum);
-    load_strided(g, a.x.by_inner, count, x);
-    add_terms<false>(g, p, count, x, y, sum);
-  }
-  template <bool kLoad, class T>
-  FUSED_ML_INLINE void add_terms(const T* __restrict g, const T* __restrict p, int64_t count, A* __restrict x,
-                                 A* __restrict y, double* __restrict sum) const {
-    const F formula = f;
-    const auto add = [=](int64_t l) {
-      const A left = kLoad ? static_cast<A>(load(g + l)) : x[l], right = static_cast<A>(load(p + l));
-      if (kLoad) x[l] = left;
-      y[l] = right;
-      sum[l] += formula.term(NoReference{}, static_cast<double>(left), static_cast<double>(right), true);
-    };
-    int64_t l = 0;
-    for (; l + kStep <= count; l += kStep) {
-      if (kLoad) __builtin_prefetch(g + a.x.by_class + l);
-      __builtin_prefetch(p + a.y.by_class + l);
-      FUSED_ML_LANES
-      for (int i = 0; i < kStep; ++i) add(l + i);
+  // The memory of a tile's classes, asked for ahead of its use.
+  struct Lines {
+    const char* first;
+    int64_t step, bytes;
+
+    Lines(const PlainLoop& loop, const Stream& s, DType type, int64_t row, int64_t count)
+        : first(element(s, type, loop.a.inner, row)),
+          step(s.by_class * static_cast<int64_t>(bytes_of(type))),
+          bytes(s.by_inner == 1 ? count * static_cast<int64_t>(bytes_of(type)) : 0) {}
+    template <int kWrite>
+    FUSED_ML_INLINE void ask_for(int64_t c) const {
+      for (int64_t line = 0; line < bytes; line += kLine) __builtin_prefetch(first + c * step + line, kWrite);
     }
-    for (; l < count; ++l) add(l);
+  };
+
+  // Whether lanes are read where they are.
+  bool in_place(const Stream& s) const { return a.type == arithmetic_dtype<A> && s.by_inner == 1; }
+  static const A* array(const Stream& s) { return static_cast<const A*>(s.data); }
+  // A class of a tile, from element `at` on, in the arithmetic type: where it is, or in scratch.
+  FUSED_ML_INLINE const A* lanes(const Stream& s, int64_t at, int64_t count, A* scratch) const {
+    if (in_place(s)) return array(s) + at;
+    with_type<A>(a.type, s.data, [&](auto* base) { load_strided(base + at, s.by_inner, count, scratch); });
+    return scratch;
+  }
+  // Adds the terms of kClasses classes: to each other in the arithmetic type, then to the sums in float64.
+  template <int kClasses>
+  FUSED_ML_INLINE void add_terms(const A* const* g, const A* const* p, int64_t count,
+                                 double* __restrict sum) const {
+    const F formula = f;
+    const A *g0 = g[0], *g1 = g[kClasses > 1 ? 1 : 0], *g2 = g[kClasses > 2 ? 2 : 0], *g3 = g[kClasses - 1];
+    const A *p0 = p[0], *p1 = p[kClasses > 1 ? 1 : 0], *p2 = p[kClasses > 2 ? 2 : 0], *p3 = p[kClasses - 1];
+    const auto term = [=](const A* left, const A* right, int64_t l) {
+      return formula.term(NoReference{}, left[l], right[l], true);
+    };
+#pragma GCC ivdep
+    for (int64_t l = 0; l < count; ++l) {
+      A terms = term(g0, p0, l);
+      if constexpr (kClasses == 2) terms += term(g1, p1, l);
+      if constexpr (kClasses == 4) terms = (terms + term(g1, p1, l)) + (term(g2, p2, l) + term(g3, p3, l));
+      sum[l] += static_cast<double>(terms);
+    }
   }
 
   template <class T>
@@ -141,9 +176,8 @@ class PlainLoop {
   void run_row(int64_t row, A* x_buffer, A* y_buffer, A* out_buffer) const {
     const F formula = f;
     const A *x = fetch(a.x, row, x_buffer), *y = fetch(a.y, row, y_buffer);
-    const double sum = sum_of(a.classes, [=](int64_t j) {
-      return formula.term(NoReference{}, static_cast<double>(x[j]), static_cast<double>(y[j]), true);
-    });
+    const double sum =
+        sum_by_fours(a.classes, [=](int64_t j) { return formula.term(NoReference{}, x[j], y[j], true); });
     const RowCoefficients<A> c = coefficients(sum);
     const bool direct = a.out_type == arithmetic_dtype<A>;
     with_type<A>(a.out_type, element(a.out, a.out_type, a.inner, row), [&](auto* out) {

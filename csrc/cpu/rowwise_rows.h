@@ -18,7 +18,7 @@ template <class F, class A>
 class RowLoop {
   using Reference = typename F::Reference;
   using Stage = StageOf<F, A>;
-  // Terms that need nothing first and nothing else: exact products in float64, in one loop.
+  // Terms that need nothing first and nothing else: in one loop.
   static constexpr bool kPlainSum = !F::kPeak && F::kOwn == Own::none && !F::kKeepTerms;
 
   struct Block : RowBlock<F, A> {
@@ -262,9 +262,7 @@ class RowLoop {
       if (gap < count) s.side_weight += sum_of(count - gap - 1, [=](int64_t j) { return u(gap + 1 + j); });
     }
     if constexpr (kPlainSum) {
-      s.sum = sum_of(count, [=](int64_t j) {
-        return formula.term(NoReference{}, static_cast<double>(x[j]), static_cast<double>(y[j]), true);
-      });
+      s.sum = sum_by_fours(count, [=](int64_t j) { return formula.term(NoReference{}, x[j], y[j], true); });
     } else {
       const auto sum = [&](const auto& after_step) {
         sum_terms(x, y, terms, count, left_out, Reference::make(peak), ahead_of(row, block, count),

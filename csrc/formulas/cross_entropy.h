@@ -37,7 +37,8 @@ FUSED_ML_INLINE R z_term(R z, R lse) {
 template <class A>
 struct CrossEntropyPlain {
   using Reference = ExpBelow<A>;
-  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true, kSecond = false;
+  static constexpr bool kLoss = true, kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true,
+                        kSecond = false;
   static constexpr bool kMapReadsInput = false;
   static constexpr Own kOwn = Own::target;
   CrossEntropyOptions<A> o;
@@ -68,11 +69,13 @@ struct CrossEntropyPlain {
   FUSED_ML_INLINE A map_own(A, A own) const { return own; }
 };
 
-// A class, with smoothing or cap. Without kCap there is none: its tanh, twice a class, takes longer than the rest.
+// A class, with smoothing or cap. Without kCap there is none: its tanh, twice a class, takes longer than the
+// rest.
 template <class A, bool kCap = true>
 struct CrossEntropyClass {
   using Reference = ExpBelow<A>;
-  static constexpr bool kPeak = true, kTwoInputs = false, kSide = true, kKeepTerms = true, kSecond = false;
+  static constexpr bool kLoss = true, kPeak = true, kTwoInputs = false, kSide = true, kKeepTerms = true,
+                        kSecond = false;
   static constexpr bool kMapReadsInput = true;
   static constexpr Own kOwn = Own::target;
   CrossEntropyOptions<A> o;

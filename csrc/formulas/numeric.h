@@ -292,11 +292,11 @@ FUSED_ML_INLINE A log1p(A u) {
   return select((u > A(-1)) & (u < K::infinity), usual, special);
 }
 
-// log(1 + u) for finite u >= 0, or NaN: without the guards.
+// log(1 + u + rest) for finite u >= 0, or NaN: without the guards. |rest| is under an ulp of u.
 template <class A>
-FUSED_ML_INLINE A log1p_nonnegative(A u) {
+FUSED_ML_INLINE A log1p_nonnegative(A u, A rest = A(0)) {
   const A w = A(1) + u;
-  return log_normal(w, select(u > A(1), A(1) - (w - u), u - (w - A(1))));
+  return log_normal(w, select(u > A(1), A(1) - (w - u), u - (w - A(1))) + rest);
 }
 
 // exp(x) for x <= 0: without the guards of the other side.

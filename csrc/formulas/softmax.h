@@ -15,8 +15,8 @@ namespace FUSED_ML_NAMESPACE {
 template <class A>
 struct Softmax {
   using Reference = ExpBelow<A>;
-  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true, kSecond = false,
-                        kMapReadsInput = false;
+  static constexpr bool kLoss = false, kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true,
+                        kSecond = false, kMapReadsInput = false;
   static constexpr Own kOwn = Own::none;
   A sign;  // -1: softmin
 
@@ -35,8 +35,8 @@ struct Softmax {
 template <class A>
 struct LogSoftmax {
   using Reference = ExpBelow<A>;
-  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = false, kSecond = false,
-                        kMapReadsInput = true;
+  static constexpr bool kLoss = false, kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = false,
+                        kSecond = false, kMapReadsInput = true;
   static constexpr Own kOwn = Own::peak;
 
   FUSED_ML_INLINE A key(A x) const { return x; }
@@ -46,7 +46,10 @@ struct LogSoftmax {
   }
   template <class R>
   FUSED_ML_INLINE RowResult<R> finish(const RowSums<R>& s) const {
-    const R log_total = log_of_total(s.others, s.own, true);
+    // In the elements' type: the last rounding but one, and on a CPU half the time.
+    const R others = s.others * (R(2) - s.own);
+    const A high = static_cast<A>(others);
+    const R log_total = log1p_nonnegative(high, static_cast<A>(others - static_cast<R>(high)));
     return {R(0), R(0), R(0), R(0), log_total, R(0) - log_total + (s.peak - s.peak)};
   }
   FUSED_ML_INLINE A map(A x, A, A, A, const RowCoefficients<A>& c) const {
@@ -59,8 +62,8 @@ struct LogSoftmax {
 template <class A>
 struct SoftmaxBackward {
   using Reference = NoReference;
-  static constexpr bool kPeak = false, kTwoInputs = true, kSide = false, kKeepTerms = false, kSecond = false,
-                        kMapReadsInput = true;
+  static constexpr bool kLoss = false, kPeak = false, kTwoInputs = true, kSide = false, kKeepTerms = false,
+                        kSecond = false, kMapReadsInput = true;
   static constexpr Own kOwn = Own::none;
   A sign;
 
