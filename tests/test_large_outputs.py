@@ -33,14 +33,18 @@ def test_maps(shape, dtype):
             assert torch.equal(whole[sample, :, begin:end][None], expected)
 
 
-def smooth(x, target):
+def smooth(x, target, softcap=None):
     weight = torch.linspace(0.5, 2, x.shape[1], dtype=x.dtype)
-    return F.cross_entropy(x, target, weight, reduction="sum", label_smoothing=0.1, softcap=20.0, z_loss=1e-3)
+    return F.cross_entropy(x, target, weight, reduction="sum", label_smoothing=0.1, softcap=softcap, z_loss=1e-3)
 
 
 ROWS = {  # all of one row after another; what a row gives does not depend on the others
     "cross entropy": lambda x, target: gradient(x, lambda x: F.cross_entropy(x, target, reduction="sum")),
     "smooth": lambda x, target: gradient(x, lambda x: smooth(x, target)),
+    "smooth, capped": lambda x, target: gradient(x, lambda x: smooth(x, target, 20.0)),
+    "probabilities, capped": lambda x, _: gradient(
+        x, lambda x: F.cross_entropy(x, x.detach().softmax(1), reduction="sum", softcap=20.0)
+    ),
     "probabilities": lambda x, _: gradient(x, lambda x: F.cross_entropy(x, x.detach().softmax(1), reduction="sum")),
     "softmin": lambda x, _: F.softmin(x.detach(), 1),
     "log_softmax": lambda x, _: F.log_softmax(x.detach(), 1),

@@ -15,6 +15,7 @@ class ColumnLoop {
   using Reference = typename F::Reference;
   using Rows = LaneRows<A>;
   using Class = typename Rows::Class;
+  static constexpr bool kLoss = F::kOwn == Own::target || F::kSide;  // others have an output alone
 
   struct Tile : TileRows {
     A *x, *y, *out, *out2;  // [step, class, lane]; the terms lie where out will
@@ -253,7 +254,7 @@ class ColumnLoop {
       sums.own_side_weight = F::kSide ? r.own_side_weight[l] : A(0);
       sums.gradient_scale = r.gradient_scale[l];
       const RowResult<double> result = formula.finish(sums);
-      if constexpr (F::kLoss) {
+      if constexpr (kLoss) {
         r.loss[l] = select(r.keep[l] == A(0), 0.0, result.loss * static_cast<double>(r.loss_scale[l]));
         r.lse[l] = static_cast<A>(result.lse);
       }
@@ -262,7 +263,7 @@ class ColumnLoop {
       r.log_total[l] = static_cast<A>(result.log_total);
       if constexpr (F::kOwn != Own::none) r.own_out[l] = static_cast<A>(result.own);
     }
-    if constexpr (!F::kLoss) return 0.0;
+    if constexpr (!kLoss) return 0.0;
     if (a.loss) {
       for (int64_t l = 0; l < rows; ++l) static_cast<A*>(a.loss)[t.row + l] = static_cast<A>(r.loss[l]);
     }

@@ -32,11 +32,8 @@ class RowLoop {
         blocks(divide_up(a.classes, kClassBlock)),
         split(a.rows < kSplitRows && a.classes > kSplitClasses),
         side_by_side(all_unit(a, &Stream::by_class)),
-        // Not of two inputs: gcc rounds another of their products there, and a row's bits would depend on
-        // where it goes.
-        past(F::kPeak && !F::kTwoInputs && blocks > 1 && !split && side_by_side && a.out.data &&
-             !a.out2.data && !a.in_place && a.type == arithmetic_dtype<A> && a.out_type == a.type &&
-             bytes() >= kPastCaches),
+        past(F::kPeak && blocks > 1 && !split && side_by_side && a.out.data && !a.out2.data && !a.in_place &&
+             a.type == arithmetic_dtype<A> && a.out_type == a.type && bytes() >= kPastCaches),
         in_output(F::kKeepTerms && !past && a.out.data && !a.in_place && in_memory(a.out, a.out_type)),
         by_second_level(FUSED_ML_VECTOR_BYTES == 64 && blocks == 1 && a.out.data &&
                         a.type == arithmetic_dtype<A> && bytes() >= kFromMemory) {}

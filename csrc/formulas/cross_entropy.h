@@ -37,8 +37,7 @@ FUSED_ML_INLINE R z_term(R z, R lse) {
 template <class A>
 struct CrossEntropyPlain {
   using Reference = ExpBelow<A>;
-  static constexpr bool kLoss = true, kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true,
-                        kSecond = false;
+  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true, kSecond = false;
   static constexpr bool kMapReadsInput = false;
   static constexpr Own kOwn = Own::target;
   CrossEntropyOptions<A> o;
@@ -74,8 +73,7 @@ struct CrossEntropyPlain {
 template <class A, bool kCap = true>
 struct CrossEntropyClass {
   using Reference = ExpBelow<A>;
-  static constexpr bool kLoss = true, kPeak = true, kTwoInputs = false, kSide = true, kKeepTerms = true,
-                        kSecond = false;
+  static constexpr bool kPeak = true, kTwoInputs = false, kSide = true, kKeepTerms = true, kSecond = false;
   static constexpr bool kMapReadsInput = true;
   static constexpr Own kOwn = Own::target;
   CrossEntropyOptions<A> o;
@@ -114,7 +112,7 @@ struct CrossEntropyClass {
     return r;
   }
   FUSED_ML_INLINE A map(A x, A, A w, A term, const RowCoefficients<A>& c) const {
-    return (term * c.scale - c.offset * weigh(w, A(0))) * slope(x);
+    return multiply_add(term, c.scale, -(c.offset * weigh(w, A(0)))) * slope(x);
   }
   FUSED_ML_INLINE A map_own(A x, A own) const { return own * slope(x); }
 };
@@ -149,7 +147,7 @@ struct CrossEntropyDistribution : CrossEntropyClass<A, kCap> {
     return r;
   }
   FUSED_ML_INLINE A map(A x, A q, A w, A term, const RowCoefficients<A>& c) const {
-    return (term * c.scale - c.offset * weigh(w, q)) * Base::slope(x);
+    return multiply_add(term, c.scale, -(c.offset * weigh(w, q))) * Base::slope(x);
   }
   // d loss / dq
   FUSED_ML_INLINE A map_second(A x, A, A w, const RowCoefficients<A>& c) const {

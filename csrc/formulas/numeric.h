@@ -114,6 +114,21 @@ FUSED_ML_INLINE A copy_sign(A magnitude, A sign) {
   return bit_cast<A>((bit_cast<Bits>(magnitude) & rest) | (bit_cast<Bits>(sign) & ~rest));
 }
 
+// a * b + c, rounded once where the target can: of two products the compiler would choose one, in each loop
+// anew, and a result's bits would depend on the loop.
+template <class A>
+FUSED_ML_INLINE A multiply_add(A a, A b, A c) {
+#ifdef FUSED_ML_FMA
+  if constexpr (sizeof(A) == sizeof(float)) {
+    return __builtin_fmaf(a, b, c);
+  } else {
+    return __builtin_fma(a, b, c);
+  }
+#else
+  return a * b + c;
+#endif
+}
+
 // 2^n from round_magic + n, for a normal result.
 template <class A>
 FUSED_ML_INLINE A power_of_two(A magic_plus_n) {

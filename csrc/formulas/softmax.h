@@ -15,8 +15,8 @@ namespace FUSED_ML_NAMESPACE {
 template <class A>
 struct Softmax {
   using Reference = ExpBelow<A>;
-  static constexpr bool kLoss = false, kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true,
-                        kSecond = false, kMapReadsInput = false;
+  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = true, kSecond = false,
+                        kMapReadsInput = false;
   static constexpr Own kOwn = Own::none;
   A sign;  // -1: softmin
 
@@ -35,8 +35,8 @@ struct Softmax {
 template <class A>
 struct LogSoftmax {
   using Reference = ExpBelow<A>;
-  static constexpr bool kLoss = false, kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = false,
-                        kSecond = false, kMapReadsInput = true;
+  static constexpr bool kPeak = true, kTwoInputs = false, kSide = false, kKeepTerms = false, kSecond = false,
+                        kMapReadsInput = true;
   static constexpr Own kOwn = Own::peak;
 
   FUSED_ML_INLINE A key(A x) const { return x; }
@@ -62,8 +62,8 @@ struct LogSoftmax {
 template <class A>
 struct SoftmaxBackward {
   using Reference = NoReference;
-  static constexpr bool kLoss = false, kPeak = false, kTwoInputs = true, kSide = false, kKeepTerms = false,
-                        kSecond = false, kMapReadsInput = true;
+  static constexpr bool kPeak = false, kTwoInputs = true, kSide = false, kKeepTerms = false, kSecond = false,
+                        kMapReadsInput = true;
   static constexpr Own kOwn = Own::none;
   A sign;
 
