@@ -44,7 +44,6 @@ $(VENV)/packages-ready: $(VENV)/python-ready requirements-dev.txt
 	touch $@
 
 $(VENV)/library-ready: $(VENV)/packages-ready $(SOURCES)
-	$(BIN)/python setup.py -q build_ext --inplace
 	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
 	touch $@
 

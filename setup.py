@@ -11,6 +11,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import torch.utils.cpp_extension as cpp
@@ -110,6 +111,8 @@ class BuildLibraries(cpp.BuildExtension):
 
     def run(self) -> None:
         print(self.summary, flush=True)
+        if self.editable_mode:  # setuptools would compile all anew, into a folder that it throws away
+            self.build_temp = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
         super().run()
         library = Path(self.get_ext_fullpath("fused_ml._cuda"))
         if not self.facts:
