@@ -13,7 +13,7 @@ cd "$work"
 rm -f fused_ml/*.so
 
 sanitizers=address,undefined,float-cast-overflow
-export FUSED_ML_CXXFLAGS="-O1 -g -fsanitize=$sanitizers -fno-sanitize-recover=all -fno-omit-frame-pointer"
+export FUSED_ML_CXXFLAGS="-O1 -g1 -fsanitize=$sanitizers -fno-sanitize-recover=all -fno-omit-frame-pointer"
 export FUSED_ML_CUDA=0
 export FUSED_ML_LDFLAGS="-fsanitize=$sanitizers"
 MAX_JOBS=${MAX_JOBS:-2} "$python" setup.py -q build_ext --inplace >build.log 2>&1 || { cat build.log; exit 1; }

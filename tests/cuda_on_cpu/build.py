@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 JOBS = 2
 
 # Type punning through pointers is common in CUDA, and nvcc compiles it as it is meant.
-COMMON = ["-std=c++20", "-g", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-Wall", "-Wno-unknown-pragmas"]
+COMMON = ["-std=c++20", "-g1", "-fPIC", "-fno-strict-aliasing", "-fno-gnu-unique", "-Wall", "-Wno-unknown-pragmas"]
 ALIGNMENT = ["-fsanitize=alignment", "-fno-sanitize-recover=alignment"]
 # Without optimization every access of the source is one access of the program, of the same width.
 COUNTED = ["-O0", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"]
