@@ -49,13 +49,11 @@ class RowwiseTensors {
     if (!split()) out2 = empty_contiguous(*y, type);
     return *out2;
   }
-  // Copies an input that alone keeps the others' rows from lying evenly in runs of so many, as an expanded or
-  // transposed gradient may.
-  void even_out_input(int64_t least_run) {
-    if (split() && inner_size() >= least_run) return;
-    const Tensor input = std::exchange(x, *out);  // where a copy would lie
-    const bool helps = split() && inner_size() >= least_run;
-    x = helps ? as_contiguous(input) : input;
+  // Copies an input that would be gathered in runs of a few elements, or, on a CPU, one by one, where a copy
+  // is not: an expanded, transposed or sliced one. 64x128x12x12 over dim 0, gradient expanded along the last,
+  // backward: 16 -> 4 ms.
+  void line_up_input() {
+    if (breaks_runs() || (x.is_cpu() && is_scattered())) x = as_contiguous(x);
   }
   void out_over_x() {
     out = x;
@@ -110,6 +108,25 @@ class RowwiseTensors {
     int64_t size = 1;
     for (size_t i = first_inner; i < others.size(); ++i) size *= x.size(others[i]);
     return std::max<int64_t>(size, 1);
+  }
+  static constexpr int64_t kLeastRun = 16;
+
+  // Whether the input alone keeps the others' rows from lying evenly in runs of so many.
+  bool breaks_runs() {
+    const auto in_runs = [&] { return split() && inner_size() >= kLeastRun; };
+    if (in_runs()) return false;
+    const Tensor input = std::exchange(x, *out);  // where a copy would lie
+    const bool helps = in_runs();
+    x = input;
+    return helps;
+  }
+  // Whether neither its classes nor its rows lie side by side, or not as the output's short runs do.
+  bool is_scattered() {
+    if (!split()) return false;
+    const Stream in = stream(x), to = stream(*out);
+    const bool short_runs = to.by_inner == 1 && to.by_class > 1 && to.by_class < kLeastRun;
+    return short_runs ? in.by_inner != 1 || in.by_class != to.by_class
+                      : in.by_inner != 1 && in.by_class != 1 && in.by_class != 0;
   }
   Stream stream(const Tensor& t) const {
     Stream s;

@@ -137,17 +137,13 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   return outputs;
 }
 
-// Backward passes copy a gradient rather than read shorter runs of rows: 64x128x12x12 over dim 0, expanded
-// along the last, 16 -> 4 ms.
-constexpr int64_t kLeastRun = 16;
-
 // softmax and log_softmax, forward (one input) and backward (two).
 Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::optional<Tensor>& y, int64_t dim,
                    ScalarType dtype) {
   RowwiseTensors streams{dim, x, y};
   Tensor out = streams.new_contiguous_out(dtype);
   if (x.numel() == 0) return out;
-  if (y) streams.even_out_input(kLeastRun);
+  streams.line_up_input();
   RowwiseCall run{"softmax", op, {}, streams.arguments()};
   run.options.sign = negate ? -1 : 1;
   run.arguments.exact_sums = y || dtype == arithmetic_type(x);  // gradients may cancel in their sum

@@ -12,7 +12,7 @@ from bench.layout_cases import LAYOUTS
 
 TF = torch.nn.functional
 # Each way of walking: one row that threads share, rows in blocks, in one block, in tiles, one class; positions side by
-# side that end within a step, of many classes, and too few for a step.
+# side that end within a step, of many classes, too few for a step, and a step made of several classes.
 SHAPES = {
     "one long row": (1, 70001),
     "a few long rows": (3, 66000),
@@ -24,6 +24,9 @@ SHAPES = {
     "maps": (3, 5, 7, 11),
     "maps of many classes": (2, 167, 33),
     "small maps": (40, 6, 3),
+    "few positions behind many classes": (4, 701, 3),
+    "few positions, classes in blocks": (8190, 7),
+    "positions behind more classes than a tile's": (1500, 20),
 }
 FUNCTIONS = {"softmax": softmax, "softmin": lambda *args: softmax(*args, -1), "log_softmax": log_softmax}
 

@@ -10,7 +10,7 @@
 //   kOwn != none: the own class's output is map_own(x, result.own); kSecond: a second output, map_second(...)
 //
 // Two loops carry everything: RowLoop, whose lanes are classes, and ColumnLoop, whose lanes are rows.
-// PlainLoop is a short way for formulas that need a sum and nothing else.
+// PlainLoop and StackedLoop are short ways for formulas that need a sum and nothing else.
 #pragma once
 
 #include "../formulas/rowwise_blocks.h"
@@ -90,12 +90,15 @@ inline bool all_near(const RowwiseArguments& a) {
 #include "rowwise_past.h"
 #include "rowwise_rows.h"
 #include "rowwise_plain.h"
+#include "rowwise_stacked.h"
 
 namespace FUSED_ML_NAMESPACE {
 
 template <class F, class A>
 void rowwise(const F& formula, const RowwiseArguments& a) {
-  if constexpr (PlainLoop<F, A>::kFits) {
+  if constexpr (kIsPlain<F>) {
+    const StackedLoop<F, A> stacked(formula, a);
+    if (stacked.pays()) return stacked.run();
     const PlainLoop<F, A> plain(formula, a);
     if (plain.pays()) return plain.run();
   }

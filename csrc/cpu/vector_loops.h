@@ -92,9 +92,10 @@ FUSED_ML_INLINE double sum_of(int64_t count, Get get) {
 }
 
 // The same of terms that are added four by four in their own type first: a conversion to float64 takes longer
-// than a term.
+// than a term. No lane is reached by a number that varies: gcc would keep all of them in memory.
 template <class Get>
 FUSED_ML_INLINE double sum_by_fours(int64_t count, Get get) {
+  using A = decltype(get(int64_t{0}));
   double lane[kStep];
   for (int l = 0; l < kStep; ++l) lane[l] = 0;
   int64_t i = 0;
@@ -105,11 +106,22 @@ FUSED_ML_INLINE double sum_by_fours(int64_t count, Get get) {
       lane[l] += static_cast<double>((get(j) + get(j + kStep)) + (get(j + 2 * kStep) + get(j + 3 * kStep)));
     }
   }
+  A rest[kStep];  // of four steps at most
+  for (int l = 0; l < kStep; ++l) rest[l] = A(0);
   for (; i + kStep <= count; i += kStep) {
 #pragma omp simd
-    for (int l = 0; l < kStep; ++l) lane[l] += static_cast<double>(get(i + l));
+    for (int l = 0; l < kStep; ++l) rest[l] += get(i + l);
   }
-  for (int l = 0; i < count; ++i, ++l) lane[l] += static_cast<double>(get(i));
+  if (i < count && count >= kStep) {  // the last step, without what is in the sum already
+    const int64_t first = count - kStep;
+    const int seen = static_cast<int>(i - first);
+#pragma omp simd
+    for (int l = 0; l < kStep; ++l) rest[l] += select(l < seen, A(0), get(first + l));
+    i = count;
+  }
+  for (; i < count; ++i) lane[0] += static_cast<double>(get(i));
+#pragma omp simd
+  for (int l = 0; l < kStep; ++l) lane[l] += static_cast<double>(rest[l]);
   return sum_lanes<kStep>(lane);
 }
 
