@@ -13,7 +13,9 @@ from torch import Tensor
 
 BCE = "binary_cross_entropy_with_logits"
 ROWWISE = ("softmax", "softmin", "log_softmax")
-PARTS = ("forward", "backward", "step")  # without grad; the backward pass alone; forward and backward
+# Without grad; the backward pass alone; forward and backward. Of a loss never the backward pass alone: what forward
+# leaves to it, or does for it, is each library's own choice.
+PARTS = ("forward", "backward", "step")
 
 # One long row, many short ones, maps; 100,000 elements and more.
 SHAPES = (
@@ -74,7 +76,7 @@ class Case:
         where = f" dim {self.dim}" if self.op in ROWWISE else ""
         extra = f", {self.extra}" if self.extra else ""
         reduction = "" if self.op in ROWWISE or self.op == "logsigmoid" else f" {self.reduction}"
-        upstream = f" from {self.upstream}" if self.part == "backward" else ""
+        upstream = f" from {self.upstream}" if self.part != "forward" and self.reduction == "none" else ""
         return f"{self.op}{reduction} {self.part}: {shape} {self.dtype} {self.layout}{where}{extra}{upstream}"
 
 
@@ -104,16 +106,17 @@ def _forward_cases(op: str, shape: Shape, dtype: str) -> Iterator[Case]:
 
 
 def _backward_cases(op: str, shape: Shape, dtype: str) -> Iterator[Case]:
+    part = "backward" if op in ROWWISE else "step"
     dims = sorted({0, 1, len(shape) - 1}) if op in ROWWISE else [1]
     output = (shape[0], *shape[2:]) if op in ("cross_entropy", "nll_loss") else shape
     upstreams = list(layouts_of(output)) if len(output) > 1 else ["contiguous", "one number", "every other"]
     for dim in dims:
         for extra in _extras(op):
             for upstream in upstreams if extra in ("", EXTRAS[0]) else upstreams[:1]:
-                yield Case(op, "backward", shape, dtype, upstream=upstream, dim=dim, extra=extra)
+                yield Case(op, part, shape, dtype, upstream=upstream, dim=dim, extra=extra)
             for layout in layouts_of(shape):
                 if layout != "contiguous":
-                    yield Case(op, "backward", shape, dtype, layout, dim=dim, extra=extra)
+                    yield Case(op, part, shape, dtype, layout, dim=dim, extra=extra)
 
 
 def cases(dtypes: tuple[str, ...]) -> Iterator[Case]:
@@ -175,9 +178,9 @@ def call(functional: ModuleType, case: Case) -> Callable[[], object]:
     if case.part == "forward":
         return lambda: function(x, *args, **options)
     x.requires_grad_()
-    if case.part == "step":
-        return lambda: torch.autograd.grad(function(x, *args, **options), x)
     output = function(x, *args, **options)
     make = LAYOUTS[case.upstream if output.dim() else "contiguous"]
     upstream = make(lambda shape: torch.randn(tuple(shape)).to(output.dtype), tuple(output.shape))
+    if case.part == "step":
+        return lambda: torch.autograd.grad(function(x, *args, **options), x, upstream)
     return lambda: torch.autograd.grad(output, x, upstream, retain_graph=True)

@@ -49,11 +49,19 @@ class RowwiseTensors {
     if (!split()) out2 = empty_contiguous(*y, type);
     return *out2;
   }
-  // Copies an input that would be gathered in runs of a few elements, or, on a CPU, one by one, where a copy
-  // is not: an expanded, transposed or sliced one. 64x128x12x12 over dim 0, gradient expanded along the last,
-  // backward: 16 -> 4 ms.
-  void line_up_input() {
-    if (breaks_runs() || (x.is_cpu() && is_scattered())) x = as_contiguous(x);
+  // Before outputs are made: copies inputs that a CPU would gather one by one, as torch does; their outputs
+  // are contiguous then. With repeats: and those in which one element stands for all rows behind a class.
+  void line_up_inputs(bool repeats) {
+    if (!x.is_cpu() || !split()) return;
+    const bool scattered_x = is_scattered(x, repeats), scattered_y = y && is_scattered(*y, repeats);
+    if (scattered_x) x = as_contiguous(x);
+    if (scattered_y) y = as_contiguous(*y);
+  }
+  // Afterwards: copies an input that alone would be gathered in runs of a few elements, as one that is
+  // expanded or transposed within the positions. 64x128x12x12 over dim 0, gradient expanded along the last:
+  // 16 -> 4 ms.
+  void line_up_with_out() {
+    if (breaks_runs() || (x.is_cpu() && misses_short_runs())) x = as_contiguous(x);
   }
   void out_over_x() {
     out = x;
@@ -120,13 +128,18 @@ class RowwiseTensors {
     x = input;
     return helps;
   }
-  // Whether neither its classes nor its rows lie side by side, or not as the output's short runs do.
-  bool is_scattered() {
+  // Whether neither classes nor rows lie side by side.
+  bool is_scattered(const Tensor& t, bool repeats) const {
+    const Stream s = stream(t);
+    if (s.by_inner == 0 && !others.empty() && others.back() > dim) return repeats;
+    return s.by_inner != 1 && s.by_class != 1 && s.by_class != 0;
+  }
+  // Whether the output is in runs of a few rows, and the input does not lie as they do.
+  bool misses_short_runs() {
     if (!split()) return false;
     const Stream in = stream(x), to = stream(*out);
     const bool short_runs = to.by_inner == 1 && to.by_class > 1 && to.by_class < kLeastRun;
-    return short_runs ? in.by_inner != 1 || in.by_class != to.by_class
-                      : in.by_inner != 1 && in.by_class != 1 && in.by_class != 0;
+    return short_runs && (in.by_inner != 1 || in.by_class != to.by_class);
   }
   Stream stream(const Tensor& t) const {
     Stream s;

@@ -85,7 +85,10 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
   RowwiseTensors streams{dim, x, distribution ? std::optional<Tensor>(call.target) : std::nullopt};
   if (call.in_place) {
     streams.out_over_x();
-  } else if (call.grad_input) {
+  } else {
+    streams.line_up_inputs(true);
+  }
+  if (call.grad_input && !call.in_place) {
     outputs.grad_input = streams.new_out(x.scalar_type());
   }
   if (call.grad_target) outputs.grad_target = streams.new_out2(x.scalar_type());
@@ -141,9 +144,10 @@ CrossEntropyOutputs run_cross_entropy(const CrossEntropyCall& call) {
 Tensor run_softmax(RowwiseOp op, bool negate, const Tensor& x, const std::optional<Tensor>& y, int64_t dim,
                    ScalarType dtype) {
   RowwiseTensors streams{dim, x, y};
+  if (x.numel()) streams.line_up_inputs(!y);
   Tensor out = streams.new_contiguous_out(dtype);
   if (x.numel() == 0) return out;
-  streams.line_up_input();
+  streams.line_up_with_out();
   RowwiseCall run{"softmax", op, {}, streams.arguments()};
   run.options.sign = negate ? -1 : 1;
   run.arguments.exact_sums = y || dtype == arithmetic_type(x);  // gradients may cancel in their sum

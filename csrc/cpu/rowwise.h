@@ -88,6 +88,7 @@ inline bool all_near(const RowwiseArguments& a) {
 #include "lane_rows.h"
 #include "rowwise_columns.h"
 #include "rowwise_past.h"
+#include "row_terms.h"
 #include "rowwise_rows.h"
 #include "rowwise_plain.h"
 #include "rowwise_stacked.h"

@@ -17,7 +17,6 @@ constexpr int64_t kFromMemory = int64_t{2} << 20;
 template <class F, class A>
 class RowLoop {
   using Reference = typename F::Reference;
-  using Stage = StageOf<F, A>;
   // Terms that need nothing first and nothing else: in one loop.
   static constexpr bool kPlainSum = !F::kPeak && F::kOwn == Own::none && !F::kKeepTerms;
 
@@ -93,21 +92,16 @@ class RowLoop {
     });
     return buffer;
   }
-  // Where memory is asked for ahead of its use, and bytes from class to class there.
-  struct Ahead {
-    const char *x, *y, *out;
-    int64_t x_bytes, y_bytes, out_bytes;
-  };
-  Ahead ahead_of(int64_t row, int64_t block, int64_t count) const {
+  RowAhead ahead_of(int64_t row, int64_t block, int64_t count) const {
     const int64_t read_bytes = bytes_of(a.type), write_bytes = bytes_of(a.out_type);
     const int64_t begin = block * kClassBlock, end = begin + count;
     const int64_t x_bytes = a.x.by_class * read_bytes, y_bytes = a.y.by_class * read_bytes;
     const char* x = element(a.x, a.type, a.inner, row) + end * x_bytes;
     const char* y = F::kTwoInputs ? element(a.y, a.type, a.inner, row) + end * y_bytes : x;
-    if (!a.out.data || past) return {x, y, x, x_bytes, y_bytes, 0};
+    if (!a.out.data || past) return {x, y, x, x_bytes, y_bytes, 0, by_second_level};
     const int64_t out_bytes = a.out.by_class * write_bytes;
     const char* out = element(a.out, a.out_type, a.inner, row) + begin * out_bytes;
-    return {x, y, out, x_bytes, y_bytes, out_bytes};
+    return {x, y, out, x_bytes, y_bytes, out_bytes, by_second_level};
   }
   int64_t size_of(int64_t block) const {
     const int64_t left = a.classes - block * kClassBlock;
@@ -265,8 +259,8 @@ class RowLoop {
       s.sum = sum_by_fours(count, [=](int64_t j) { return formula.term(NoReference{}, x[j], y[j], true); });
     } else {
       const auto sum = [&](const auto& after_step) {
-        sum_terms(x, y, terms, count, left_out, Reference::make(peak), ahead_of(row, block, count),
-                  after_step, s);
+        const RowTerms<F, A> row_terms{f, Reference::make(peak), ahead_of(row, block, count), a.exact_sums};
+        row_terms.sum({x, y, terms, count, left_out}, after_step, s);
       };
       if (behind.to) {
         PastWriter<F, A> writer(f, behind);
@@ -284,63 +278,6 @@ class RowLoop {
       if (nan >= 0) s.own = static_cast<int32_t>(nan);
     }
     return s;
-  }
-
-  // The terms, and their sum without the class left out. They go to `terms`.
-  // Meanwhile what comes next is fetched: the next block (the next row, where it lies behind this one), and
-  // the lines of the output.
-  template <class AfterStep>
-  void sum_terms(const A* x, const A* y, A* __restrict terms, int64_t count, int64_t left_out,
-                 const Reference& reference, const Ahead& ahead, const AfterStep& after_step,
-                 Block& s) const {
-    TermSums<A> sums;
-    Stage stage;
-    for (int64_t first = 0; first < count; first += kStage) {
-      const int64_t here = count - first < kStage ? count - first : kStage, whole = here / kStep * kStep;
-      for (int64_t j = 0; j < whole; j += kStep) {
-        const int64_t at = first + j;
-        if (by_second_level) {
-          __builtin_prefetch(ahead.x + at * ahead.x_bytes, 0, 2);
-        } else {
-          __builtin_prefetch(ahead.x + at * ahead.x_bytes);
-        }
-        if (F::kTwoInputs) __builtin_prefetch(ahead.y + at * ahead.y_bytes);
-        __builtin_prefetch(ahead.out + at * ahead.out_bytes, 1);
-        take_step(x + at, F::kTwoInputs ? y + at : y, reference, stage, j);
-        after_step();
-      }
-      if (whole < here) {
-        A some_x[kStep] = {}, some_y[kStep] = {};
-        for (int64_t j = whole; j < here; ++j) some_x[j - whole] = x[first + j];
-        for (int64_t j = whole; F::kTwoInputs && j < here; ++j) some_y[j - whole] = y[first + j];
-        take_step(some_x, some_y, reference, stage, whole);
-        for (int64_t j = here; j < whole + kStep; ++j) stage.drop(j);
-      }
-      const bool has_own = left_out >= first && left_out < first + here;
-      Parts<A> own{};
-      if (has_own) {
-        own = stage.get(left_out - first);
-        s.own_term = static_cast<double>(own.value) + static_cast<double>(own.rest);
-        stage.drop(left_out - first);
-      }
-      sums.template add<F::kKeepTerms>(stage, 0, whole, terms + first, a.exact_sums);
-      if (whole < here) {
-        A last[kStep];
-        sums.template add<F::kKeepTerms>(stage, whole, whole + kStep, last, a.exact_sums);
-        for (int64_t j = whole; F::kKeepTerms && j < here; ++j) terms[first + j] = last[j - whole];
-      }
-      if (F::kKeepTerms && has_own) terms[left_out] = own.value;  // another block may have the row's
-    }
-    for (int l = 0; l < kStep; ++l) sums.sum[l] += static_cast<double>(sums.rest[l]);
-    s.sum = sum_lanes<kStep>(sums.sum);
-  }
-  FUSED_ML_INLINE void take_step(const A* x, const A* y, const Reference& reference, Stage& stage,
-                                 int64_t at) const {
-    const F formula = f;
-    FUSED_ML_LANES
-    for (int l = 0; l < kStep; ++l) {
-      stage.set(at + l, formula.term(reference, x[l], F::kTwoInputs ? y[l] : A(0), true));
-    }
   }
 
   static int64_t peak_block(const Block* states, int64_t count) {

@@ -2,7 +2,7 @@
 // them.
 #pragma once
 
-#include "numeric.h"
+#include "exp_below.h"
 
 namespace FUSED_ML_NAMESPACE {
 

@@ -1,7 +1,7 @@
 // One instruction set's bare formulas. In place of cpu/region.h: the same sources cpu/isa_*.cpp include it,
 // so that it is compiled as the kernels are.
 
-#include "../formulas/numeric.h"
+#include "../formulas/exp_below.h"
 #include "formulas.h"
 
 namespace FUSED_ML_NAMESPACE {
