@@ -14,11 +14,13 @@ from fused_ml._library import (  # isort: skip  (loads the libraries)
     empty_cache,
 )
 from fused_ml import _fake, nn, optim  # noqa: F401  (_fake registers itself)
-from fused_ml._fallback import FusedFallbackWarning
+from fused_ml._explain import Call, Explanation, FusedFallbackWarning, explain, explaining
 from fused_ml._patch import disable, enable, fused_ops, patch_torch
 from fused_ml._version import __version__
 
 __all__ = [
+    "Call",
+    "Explanation",
     "FusedFallbackWarning",
     "__version__",
     "cpu_isa",
@@ -30,6 +32,8 @@ __all__ = [
     "disable",
     "empty_cache",
     "enable",
+    "explain",
+    "explaining",
     "fused_ops",
     "nn",
     "optim",

@@ -106,3 +106,8 @@ def cuda_problem() -> str:
 
 _load()
 _cuda_problem = _load_cuda()
+
+
+def no_kernel_for(device_type: str) -> str:
+    """Why no kernel reads tensors of this device."""
+    return (cuda_problem() if device_type == "cuda" else "") or f"there is no kernel for {device_type} tensors"

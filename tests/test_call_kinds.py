@@ -306,7 +306,7 @@ REASONS = {
 @pytest.mark.filterwarnings("default::fused_ml.FusedFallbackWarning", "ignore:The PyTorch API of nested")
 @pytest.mark.parametrize("reason", [*REASONS])
 def test_the_warning_names_what_is_at_fault(reason, monkeypatch):
-    monkeypatch.setattr("fused_ml._fallback._warned", set())
+    monkeypatch.setattr("fused_ml._explain._warned", set())
     with pytest.warns(fused_ml.FusedFallbackWarning, match=reason):
         REASONS[reason]()
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import fused_ml
-from fused_ml import _fallback, _library
+from fused_ml import _library
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_a_library_that_does_not_load_is_remembered(monkeypatch, tmp_path, torch
 
 def test_the_fallback_for_cuda_tensors_gives_the_reason(monkeypatch):
     monkeypatch.setattr(_library, "_cuda_problem", "this build of fused_ml has no CUDA kernels")
-    assert _fallback.no_kernel_for("cuda") == "this build of fused_ml has no CUDA kernels"
-    assert _fallback.no_kernel_for("meta") == "there is no kernel for meta tensors"
+    assert _library.no_kernel_for("cuda") == "this build of fused_ml has no CUDA kernels"
+    assert _library.no_kernel_for("meta") == "there is no kernel for meta tensors"
     monkeypatch.setattr(_library, "_cuda_problem", "")
-    assert _fallback.no_kernel_for("cuda") == "there is no kernel for cuda tensors"
+    assert _library.no_kernel_for("cuda") == "there is no kernel for cuda tensors"

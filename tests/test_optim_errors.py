@@ -93,7 +93,7 @@ FALLBACKS = [
 
 @pytest.mark.parametrize(("name", "options", "p", "grad"), FALLBACKS)
 def test_fallback_is_torchs_step_and_warns_once(name, options, p, grad, monkeypatch):
-    monkeypatch.setattr("fused_ml._fallback._warned", set())
+    monkeypatch.setattr("fused_ml._explain._warned", set())
     results = []
     for module in (fused_ml.optim, torch.optim):
         q = p.detach().clone().requires_grad_()

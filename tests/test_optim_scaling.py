@@ -275,9 +275,9 @@ def no_warning():
 
 
 def needs_warning(name):
-    from fused_ml import _fallback
+    from fused_ml import _explain
 
-    return ("optim." + name, "there is no kernel for torch.complex64") not in _fallback._warned
+    return ("optim." + name, "there is no kernel for torch.complex64") not in _explain._warned
 
 
 @pytest.mark.parametrize("case", OPTIONS)

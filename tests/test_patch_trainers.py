@@ -47,7 +47,7 @@ def test_closure_runs_once_with_grad_and_its_loss_is_returned(cls):
         assert optimizer.step(closure=closure) == 7
         optimizer.state.clear()
         p.grad, p.data = None, p.data.to(torch.complex64)  # no kernel, and torch's step must not run it again
-        fused_ml._fallback._warned.clear()
+        fused_ml._explain._warned.clear()
         with pytest.warns(fused_ml.FusedFallbackWarning):
             assert optimizer.step(closure) == 7
     assert seen == [True] * 3

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from fused_ml._explain import note
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, torchs, why_not_plain
 from fused_ml.nn._support import (
@@ -25,6 +26,7 @@ from fused_ml.nn._support import (
 )
 
 _NAME = "binary_cross_entropy_with_logits"
+_PUBLIC = f"nn.functional.{_NAME}"
 _op = torch.ops.fused_ml.binary_cross_entropy_with_logits.default
 
 
@@ -87,7 +89,7 @@ class _BinaryCrossEntropyWithLogits(Function):
     def backward(ctx, upstream):
         *inputs, grad_input, grad_target = ctx.saved_tensors
         needs = ctx.needs_input_grad[:2]
-        if not kernels_go_back(upstream):
+        if not kernels_go_back(_PUBLIC, upstream):
             weights = (*inputs[2:], ctx.options)
             grads = by_composite(lambda x, t: _composite(x, t, *weights), inputs[:2], needs, upstream)
         elif ctx.now:
@@ -214,7 +216,7 @@ def binary_cross_entropy_with_logits(
         result = torchs(TF.binary_cross_entropy_with_logits)(
             input, target, weight, reduction=reduction, pos_weight=pos_weight
         )
-        note_fallback(f"nn.functional.{_NAME}", reason, input)
+        note_fallback(_PUBLIC, reason, input)
         return result
     if reduction not in REDUCTIONS:
         raise ValueError(f"{reduction} is not a valid value for reduction")
@@ -229,8 +231,9 @@ def binary_cross_entropy_with_logits(
         normalizer = (target != ignore_index).sum()
     if reason:
         loss = _composite(input, target, weight, pos_weight, normalizer, options)
-        note_fallback(f"nn.functional.{_NAME}", reason, input)
+        note_fallback(_PUBLIC, reason, input)
         return loss
+    note(_PUBLIC)
     shape = input.shape
     args = (input, target, _expanded(weight, shape), _expanded(pos_weight, shape), normalizer)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):

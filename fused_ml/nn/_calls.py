@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.utils._device import DeviceContext
 
-from fused_ml._fallback import no_kernel_for
-from fused_ml._library import cuda_problem
+from fused_ml._explain import note
+from fused_ml._library import cuda_problem, no_kernel_for
 from fused_ml._version import __version__
 from fused_ml._watched import dispatch_modes, not_transformed, traced_by_mode
 
@@ -108,17 +108,25 @@ def why_not_plain(**tensors: Any) -> str:
     return "a tracing mode (make_fx, fake tensors) is active"
 
 
-def kernels_go_back(*upstream: Tensor) -> bool:
-    """Whether backward may run kernels: nobody differentiates or batches it, and `upstream` is memory or traced."""
+def kernels_go_back(name: str, upstream: Tensor) -> bool:
+    """Whether the backward pass of `name` may run kernels; if not, that is noted.
+
+    Nobody differentiates or batches it, and `upstream` is memory or traced.
+    """
     if torch.is_grad_enabled():
-        return False
-    if _is_compiling():  # compiled autograd
-        return not _watched_while_compiling()
-    return (
-        not_transformed()
-        and not any(map(_batched_gradient, upstream))
-        and (bool(dispatch_modes()) or all(type(g) in PLAIN for g in upstream))
-    )
+        reason = "the gradient is differentiated (create_graph=True)"
+    elif _is_compiling():  # compiled autograd
+        if not _watched_while_compiling():
+            return True
+        reason = "a transform or an export is compiled"
+    elif not not_transformed() or _batched_gradient(upstream):
+        reason = "a function transform (torch.func) is under way, or the gradients are batched (is_grads_batched=True)"
+    elif dispatch_modes() or type(upstream) in PLAIN:
+        return True
+    else:
+        reason = "the gradient is no torch.Tensor, but of a subclass"
+    note(name + " (backward)", reason)
+    return False
 
 
 def is_memory(tensor: Tensor) -> bool:

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fused_ml._explain import note
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import PLAIN, foreign, plain, scripted_as, torchs, unwatched, why_not_plain
-from fused_ml.nn._cross_entropy_autograd import CrossEntropyInPlace, apply, apply_common, op, run
+from fused_ml.nn._cross_entropy_autograd import NAME, CrossEntropyInPlace, apply, apply_common, op, run
 from fused_ml.nn._cross_entropy_by_torch import Options, composite_with_stats, stats_of, weights_beside_z_loss
 from fused_ml.nn._support import (
     CLASS_INDEX,
@@ -52,10 +53,15 @@ def _common(input: Tensor, target: Tensor, reduction: str, ignore_index: int) ->
     try:
         code = _SUMMED[reduction]
         if not (input.requires_grad and torch.is_grad_enabled()):
-            return op(input, target, code, ignore_index, False)[0]
-        return None if input.dtype == torch.float16 else apply_common(input, target, (code, ignore_index))
+            loss = op(input, target, code, ignore_index, False)[0]
+        elif input.dtype == torch.float16:
+            return None
+        else:
+            loss = apply_common(input, target, (code, ignore_index))
     except (RuntimeError, KeyError, TypeError):
         return None
+    note(NAME)
+    return loss
 
 
 def _refusal(input: Any, target: Any, weight: Any, sample_weight: Any, normalizer: Any, reduction: Any,
@@ -209,7 +215,7 @@ def cross_entropy(
         loss = torchs(TF.cross_entropy)(
             input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
         )
-        note_fallback("nn.functional.cross_entropy", reason, input)
+        note_fallback(NAME, reason, input)
         return loss
     return _general(args, reason, reduction, ignore_index, label_smoothing, z_loss, softcap, out_dtype,
                     inplace_backward, return_stats)  # fmt: skip
@@ -229,8 +235,9 @@ def _general(args, reason, reduction, ignore_index, label_smoothing, z_loss, sof
     args = (input, target, weight, sample_weight, normalizer)
     if reason:
         result = composite_with_stats(args, options, return_stats)
-        note_fallback("nn.functional.cross_entropy", reason, input)
+        note_fallback(NAME, reason, input)
         return result
+    note(NAME)
     try:
         return _fused(args, options, inplace_backward, return_stats)
     except RuntimeError as error:

@@ -13,6 +13,7 @@ from fused_ml.nn._calls import applier, by_composite, direct_applier, kernels_go
 from fused_ml.nn._cross_entropy_by_torch import Options, composite
 from fused_ml.nn._support import REDUCTIONS, gradients_in_forward, keeps_graph, scale_gradient
 
+NAME = "nn.functional.cross_entropy"
 op = torch.ops.fused_ml.cross_entropy.default
 op_in_place = torch.ops.fused_ml.cross_entropy_.default
 
@@ -55,7 +56,7 @@ class CrossEntropy(Function):
     def backward(ctx, upstream, *_):
         *inputs, grad_input, grad_target = ctx.saved_tensors
         needs, options = ctx.needs_input_grad[:2], ctx.options
-        if not kernels_go_back(upstream):
+        if not kernels_go_back(NAME, upstream):
             weights = (*inputs[2:], options)
             grads = by_composite(lambda x, t: composite(x, t, *weights), inputs[:2], needs, upstream)
         elif ctx.now:
@@ -97,7 +98,7 @@ class ClassCrossEntropy(Function):
     @staticmethod
     def backward(ctx, upstream):
         input, target, grad_input = ctx.saved_tensors
-        if kernels_go_back(upstream):
+        if kernels_go_back(NAME, upstream):
             return scale_gradient(grad_input, upstream), None, None
         code, ignore_index = ctx.call
         options = Options(code, ignore_index, 0.0, 0.0, 0.0, input.dtype)
@@ -138,7 +139,7 @@ class CrossEntropyInPlace(Function):
     def backward(ctx, upstream, _lse, _predicted, over_input):
         if upstream is None and over_input is None:
             return (None,) * 8
-        if over_input is not None or not kernels_go_back(upstream):
+        if over_input is not None or not kernels_go_back(NAME, upstream):
             raise RuntimeError(
                 "cross_entropy with inplace_backward=True overwrote the logits with their gradient: expected one plain "
                 "backward through the loss, got a second derivative, a batched gradient or another use of the logits. "

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from fused_ml._explain import note
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, why_not_plain
 from fused_ml.nn._support import FLOATING, FLOATING_NAMES, note_fallback, widened
 
+_NAME = "nn.functional.logsigmoid"
 _op = torch.ops.fused_ml.logsigmoid.default
 _backward = torch.ops.fused_ml.logsigmoid_backward.default
 
@@ -25,7 +27,7 @@ class _LogSigmoid(Function):
     @staticmethod
     def backward(ctx, grad):
         (input,) = ctx.saved_tensors
-        if not kernels_go_back(grad):
+        if not kernels_go_back(_NAME, grad):
             return (widened(grad) * torch.sigmoid(-widened(input))).to(input.dtype)
         return _backward(grad, input)
 
@@ -69,8 +71,9 @@ def logsigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     """
     if reason := _refusal(input, out):
         result = TF.logsigmoid(input, **({} if out is None else {"out": out}))
-        note_fallback("nn.functional.logsigmoid", reason, input)
+        note_fallback(_NAME, reason, input)
         return result
+    note(_NAME)
     if torch.is_grad_enabled() and input.requires_grad:
         return _apply(input)
     return _op(input, input.dtype)

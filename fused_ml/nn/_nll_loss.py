@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from fused_ml._explain import note
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, torchs, why_not_plain
 from fused_ml.nn._support import (
@@ -23,6 +24,7 @@ from fused_ml.nn._support import (
     resolve_reduction,
 )
 
+_NAME = "nn.functional.nll_loss"
 _op = torch.ops.fused_ml.nll_loss.default
 _backward = torch.ops.fused_ml.nll_loss_backward.default
 
@@ -39,7 +41,7 @@ class _NLLLoss(Function):
     def backward(ctx, upstream):
         input, target, weight, total = ctx.saved_tensors
         reduction, ignore_index = ctx.args
-        if not kernels_go_back(upstream):
+        if not kernels_go_back(_NAME, upstream):
             weights = weight if weight is None else weight.to(input.dtype)
             options = {"ignore_index": ignore_index, "reduction": REDUCTION_NAMES[reduction]}
             composite = partial(TF.nll_loss, target=target.long(), weight=weights, **options)
@@ -105,8 +107,9 @@ def nll_loss(
     reduction = resolve_reduction(reduction, size_average, reduce)
     if reason := _refusal(input, target, weight, reduction, ignore_index):
         result = torchs(TF.nll_loss)(input, target, weight, ignore_index=ignore_index, reduction=reduction)
-        note_fallback("nn.functional.nll_loss", reason, input)
+        note_fallback(_NAME, reason, input)
         return result
+    note(_NAME)
     input = input.to(autocast_dtype(input) or input.dtype)
     code = REDUCTIONS[reduction]
     try:

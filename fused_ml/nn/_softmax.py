@@ -8,10 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from fused_ml._explain import note
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, torchs, why_not_plain
 from fused_ml.nn._support import FLOATING, FLOATING_NAMES, autocasts, note_fallback, widened
 
+_SOFTMAX, _SOFTMIN, _LOG_SOFTMAX = "nn.functional.softmax", "nn.functional.softmin", "nn.functional.log_softmax"
 _softmax = torch.ops.fused_ml.softmax.default
 _softmax_backward = torch.ops.fused_ml.softmax_backward.default
 _log_softmax = torch.ops.fused_ml.log_softmax.default
@@ -30,7 +32,7 @@ class _Softmax(Function):
     def backward(ctx, grad):
         (output,) = ctx.saved_tensors
         dim, negate, input_dtype = ctx.args
-        if not kernels_go_back(grad):
+        if not kernels_go_back(_SOFTMIN if negate else _SOFTMAX, grad):
             grad, output = widened(grad), widened(output)
             result = output * (grad - (grad * output).sum(dim, keepdim=True))
             return (-result if negate else result).to(input_dtype), None, None, None
@@ -52,7 +54,7 @@ class _LogSoftmax(Function):
     def backward(ctx, grad):
         (output,) = ctx.saved_tensors
         dim, input_dtype = ctx.args
-        if not kernels_go_back(grad):
+        if not kernels_go_back(_LOG_SOFTMAX, grad):
             grad, output = widened(grad), widened(output)
             return (grad - output.exp() * grad.sum(dim, keepdim=True)).to(input_dtype), None, None
         return _log_softmax_backward(grad, output, dim, input_dtype), None, None
@@ -111,7 +113,7 @@ def softmax(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
         dim = TF._get_softmax_dim("softmax", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
         result = torchs(TF.softmax)(input, dim, _stacklevel + 1, dtype)
-        note_fallback("nn.functional.softmax", reason, input)
+        note_fallback(_SOFTMAX, reason, input)
         return result
     assert dim is not None
     return _run_softmax(input, dim, False, dtype)
@@ -143,13 +145,14 @@ def softmin(input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: 
         dim = TF._get_softmax_dim("softmin", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
         result = torchs(TF.softmin)(input, dim, _stacklevel + 1, dtype)
-        note_fallback("nn.functional.softmin", reason, input)
+        note_fallback(_SOFTMIN, reason, input)
         return result
     assert dim is not None
     return _run_softmax(input, dim, True, dtype)
 
 
 def _run_softmax(input: Tensor, dim: int, negate: bool, dtype: torch.dtype | None) -> Tensor:
+    note(_SOFTMIN if negate else _SOFTMAX)
     input, dtype = _cast(input, dtype)
     if torch.is_grad_enabled() and input.requires_grad:
         return _apply_softmax(input, dim, negate, dtype)
@@ -185,8 +188,9 @@ def log_softmax(
         dim = TF._get_softmax_dim("log_softmax", input.dim(), _stacklevel)
     if reason := _refusal(input, dim, dtype):
         result = torchs(TF.log_softmax)(input, dim, _stacklevel + 1, dtype)
-        note_fallback("nn.functional.log_softmax", reason, input)
+        note_fallback(_LOG_SOFTMAX, reason, input)
         return result
+    note(_LOG_SOFTMAX)
     input, dtype = _cast(input, dtype)
     if torch.is_grad_enabled() and input.requires_grad:
         return _apply_log_softmax(input, dim, dtype)

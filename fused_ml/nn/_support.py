@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import _reduction
 
-from fused_ml._fallback import warn_fallback
+from fused_ml._explain import note, warn_fallback
 from fused_ml.nn._calls import foreign, is_memory
 
 REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
@@ -24,10 +24,12 @@ keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 def note_fallback(name: str, reason: str, input: object) -> None:
-    """Warn that torch has answered a call that could have been a kernel's."""
+    """Note that torch has answered a call, and warn where it could have been a kernel's."""
     unseen = foreign(input) or torch.jit.is_tracing()  # a look at the input would be seen
     if isinstance(input, Tensor) and (unseen or (input.is_floating_point() and (input.is_nested or input.numel()))):
         warn_fallback(name, reason)
+    else:
+        note(name, reason)
 
 
 def resolve_reduction(reduction: str, size_average: bool | None, reduce: bool | None) -> str:

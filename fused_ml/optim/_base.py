@@ -15,7 +15,7 @@ from torch.autograd.graph import increment_version
 from torch.optim import Optimizer
 from torch.optim import optimizer as _torch_hooks
 
-from fused_ml._fallback import warn_fallback
+from fused_ml._explain import note, warn_fallback
 from fused_ml._watched import traced
 from fused_ml.optim._constructor import constructor
 from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, on_host, unsuitable
@@ -142,6 +142,7 @@ class FusedStep(Optimizer):
         self._skipped = False
         found_inf = getattr(self, "found_inf", None)
         if torch.compiler.is_compiling():
+            note(self._name(), "torch.compile compiles torch's step")
             torch_step(self)
         elif found_inf is None or traced() or not (on_host(found_inf) and self._found_inf()):
             self._update()
@@ -159,9 +160,14 @@ class FusedStep(Optimizer):
         if not self._update_by_plan():
             torch_step(self)
 
+    @classmethod
+    def _name(cls) -> str:
+        return f"optim.{cls._torch_optimizer.__name__}"
+
     def _update_by_plan(self) -> bool:
         """Run the kernels; False, with nothing done, if the step has to be torch's."""
         if traced():
+            note(self._name(), "a transform or a tracing mode (make_fx, fake tensors) is active")
             return False
         kinds = [self._kind(group) for group in self.param_groups]
         plan = next(reversed(self._plans.values()), None)  # of the last step
@@ -170,6 +176,7 @@ class FusedStep(Optimizer):
             plan = self._bound_plan(kinds)
         if plan is None:
             return False
+        note(self._name())
         self._run_plan(plan)
         return True
 
@@ -226,7 +233,11 @@ class FusedStep(Optimizer):
         self._check_norm()
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
-        if TORCH_STEP in kinds or len(set(map(id, params))) < len(params):
+        if TORCH_STEP in kinds:
+            note(self._name(), "its options ask for torch's step: differentiable, or capturable or foreach as torch refuses")
+            return None
+        if len(set(map(id, params))) < len(params):
+            note(self._name(), "a parameter is in it twice")
             return None
         present = [not missing for missing in absent]
         numbers = [i for i, group in enumerate(self.param_groups) for _ in group["params"]]
@@ -243,6 +254,7 @@ class FusedStep(Optimizer):
             grad: Any = p.grad
             entry = self._states(self.param_groups[number], p, self.state.get(p, {}))
             if entry is None:
+                note(self._name(), "the state of a parameter is incomplete")
                 return None
             entries.append(entry)
             if reason := unsuitable(entry.states) or apart(p, [grad, *entry.states]):
@@ -253,8 +265,10 @@ class FusedStep(Optimizer):
     # Steps that are torch's.
 
     def _warn(self, reason: str) -> None:
-        if reason is not NO_MEMORY:
-            warn_fallback(f"optim.{self._torch_optimizer.__name__}", reason)
+        if reason is NO_MEMORY:
+            note(self._name(), reason)
+        else:
+            warn_fallback(self._name(), reason)
 
     def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
         """Raise, before anything is written, if sparse gradients are an error."""

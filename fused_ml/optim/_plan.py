@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from fused_ml._fallback import no_kernel_for
-from fused_ml._library import cuda_problem
+from fused_ml._library import cuda_problem, no_kernel_for
 from fused_ml.optim._shards import Shards, all_shards, is_dtensor, local, partial, placed, shards_of, sum_over_shards
 
 try:

@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch.optim import Optimizer
 
-from fused_ml._fallback import warn_fallback
+from fused_ml._explain import note, warn_fallback
 from fused_ml.optim._base import FusedStep
 from fused_ml.optim.adam import Adam
 from fused_ml.optim.adamw import AdamW
@@ -89,7 +89,12 @@ def adam_step(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
 
 
 def _step(optimizer: Optimizer, closure: Callable[[], Any] | None, fused: type[FusedStep], own: FunctionType) -> Any:
-    if torch.compiler.is_compiling() or not _is_torchs_own(optimizer, fused._torch_optimizer):
+    if torch.compiler.is_compiling():
+        note(fused._name(), "torch.compile compiles torch's step")
+        return own(optimizer, closure)
+    if not _is_torchs_own(optimizer, fused._torch_optimizer):
+        if not isinstance(optimizer, FusedStep):  # whose torch's step this is
+            note(fused._name(), "a subclass changes the step, or a GradScaler watches it (fused=True)")
         return own(optimizer, closure)
     loss = None
     if closure is not None:
