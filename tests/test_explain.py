@@ -1,4 +1,4 @@
-"""Which calls the kernels answer and which torch: listed, with reason and line; warned about once, at the user's line."""
+"""Which calls the kernels answer and which torch: listed, with reason and line, and warned about at the user's."""
 
 import inspect
 import warnings
@@ -22,7 +22,6 @@ class Watching(torch.Tensor):
 
 def leaf():
     return X.clone().requires_grad_()
-
 
 
 def found_in(call, name):

@@ -1,42 +1,27 @@
-"""``torch.nn`` with the fused modules in place of torch's. Every other name is torch's own."""
+"""``torch.nn`` with the fused functions and modules in place of torch's. Every other name and path is torch's own."""
 
-from __future__ import annotations
+# Ours stand before and behind torch's: of two imports of a name mypy keeps the first, Python and pyright the last.
+# isort: off
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+import sys as _sys
 
-import importlib
-from typing import Any
+import fused_ml.nn.functional
+import fused_ml.nn.modules
 
-import torch.nn as _torch
-from torch.nn import *  # noqa: F403
+if _TYPE_CHECKING:
+    from fused_ml.nn import functional as functional
+    from fused_ml.nn import modules as modules
+from fused_ml.nn.modules import *
+from torch.nn import *  # type: ignore[assignment,no-redef]
+from fused_ml.nn.modules import *
 
-from fused_ml.nn.modules import (
-    BCEWithLogitsLoss,
-    CrossEntropyLoss,
-    LogSigmoid,
-    LogSoftmax,
-    NLLLoss,
-    Softmax,
-    Softmin,
-)
+from fused_ml._namespaces import complete as _complete
 
-# torch.nn has a `functional` too, which the star import brought.
-functional = importlib.import_module("fused_ml.nn.functional")
+if _TYPE_CHECKING:
+    from fused_ml.nn import functional as functional
+    from fused_ml.nn import modules as modules
+# The star import has brought torch's.
+globals().update({name: _sys.modules[f"{__name__}.{name}"] for name in ("functional", "modules")})
 
-__all__ = [
-    "BCEWithLogitsLoss",
-    "CrossEntropyLoss",
-    "LogSigmoid",
-    "LogSoftmax",
-    "NLLLoss",
-    "Softmax",
-    "Softmin",
-    "functional",
-]
-FUSED = tuple(name for name in __all__ if name != "functional")
-
-
-def __getattr__(name: str) -> Any:
-    return getattr(_torch, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(_torch)})
+FUSED = ("BCEWithLogitsLoss", "CrossEntropyLoss", "LogSigmoid", "LogSoftmax", "NLLLoss", "Softmax", "Softmin")
+_complete(__name__)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -162,11 +162,14 @@ def torchs(function: Any) -> Any:
     return FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
 
 
-def scripted_as(torchs: Callable[..., Any]) -> Callable[[Any], Any]:
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def scripted_as(torchs: Callable[..., Any]) -> Callable[[_Function], _Function]:
     """torch.jit.script compiles torch's function in place of the decorated one: what it saves loads without us."""
 
-    def mark(function: Any) -> Any:
-        function.__prepare_scriptable__ = lambda: torchs
+    def mark(function: _Function) -> _Function:
+        function.__prepare_scriptable__ = lambda: torchs  # type: ignore[attr-defined]
         return function
 
     return mark

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numbers
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -12,7 +12,13 @@ from fused_ml._explain import note
 from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import PLAIN, foreign, plain, scripted_as, torchs, unwatched, why_not_plain
 from fused_ml.nn._cross_entropy_autograd import NAME, CrossEntropyInPlace, apply, apply_common, op, run
-from fused_ml.nn._cross_entropy_by_torch import Options, composite_with_stats, stats_of, weights_beside_z_loss
+from fused_ml.nn._cross_entropy_by_torch import (
+    CrossEntropyStats,
+    Options,
+    composite_with_stats,
+    stats_of,
+    weights_beside_z_loss,
+)
 from fused_ml.nn._support import (
     CLASS_INDEX,
     FLOATING,
@@ -126,6 +132,22 @@ def _as_autocast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return input, target
 
 
+@overload
+def cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0, *,
+    z_loss: float = 0.0, softcap: float | None = None, sample_weight: Tensor | None = None,
+    normalizer: float | Tensor | None = None, out_dtype: torch.dtype | None = None, inplace_backward: bool = False,
+    return_stats: Literal[False] = False,
+) -> Tensor: ...  # fmt: skip
+@overload
+def cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, size_average: bool | None = None,
+    ignore_index: int = -100, reduce: bool | None = None, reduction: str = "mean", label_smoothing: float = 0.0, *,
+    z_loss: float = 0.0, softcap: float | None = None, sample_weight: Tensor | None = None,
+    normalizer: float | Tensor | None = None, out_dtype: torch.dtype | None = None, inplace_backward: bool = False,
+    return_stats: Literal[True],
+) -> tuple[Tensor, CrossEntropyStats]: ...  # fmt: skip
 @scripted_as(TF.cross_entropy)
 def cross_entropy(
     input: Tensor,

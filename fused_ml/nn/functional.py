@@ -1,35 +1,12 @@
 """``torch.nn.functional`` with the fused functions in place of torch's. Every other name is torch's own."""
 
-from __future__ import annotations
+# Ours stand before and behind torch's: of two imports of a name mypy keeps the first, Python and pyright the last.
+# isort: off
+from fused_ml.nn._fused_functions import *
+from torch.nn.functional import *  # type: ignore[assignment,no-redef]
+from fused_ml.nn._fused_functions import *
+from fused_ml.nn._fused_functions import FUSED as FUSED
 
-from typing import Any
+from fused_ml._namespaces import complete as _complete
 
-import torch.nn.functional as _torch
-from torch.nn.functional import *  # noqa: F403
-
-from fused_ml.nn._binary_cross_entropy import binary_cross_entropy_with_logits
-from fused_ml.nn._cross_entropy import cross_entropy
-from fused_ml.nn._cross_entropy_by_torch import CrossEntropyStats
-from fused_ml.nn._logsigmoid import logsigmoid
-from fused_ml.nn._nll_loss import nll_loss
-from fused_ml.nn._softmax import log_softmax, softmax, softmin
-
-__all__ = [
-    "CrossEntropyStats",
-    "binary_cross_entropy_with_logits",
-    "cross_entropy",
-    "log_softmax",
-    "logsigmoid",
-    "nll_loss",
-    "softmax",
-    "softmin",
-]
-FUSED = tuple(name for name in __all__ if name != "CrossEntropyStats")
-
-
-def __getattr__(name: str) -> Any:
-    return getattr(_torch, name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(_torch)})
+_complete(__name__, ["CrossEntropyStats"])

@@ -1,35 +1,21 @@
 """torch.optim with fused optimizers: ``from fused_ml import optim`` replaces ``from torch import optim``.
 
-SGD, Adam and AdamW step all parameters in one pass over memory; every other name is torch.optim's own.
+SGD, Adam and AdamW step all parameters in one pass over memory; every other name and path is torch.optim's own.
 """
 
-from __future__ import annotations
-
-import sys
-from typing import Any
-
-import torch.optim as _torch_optim
-from torch.optim import *  # noqa: F403
-from torch.optim import lr_scheduler, swa_utils
+# Ours stand before and behind torch's: of two imports of a name mypy keeps the first, Python and pyright the last.
+# isort: off
+from fused_ml.optim.adam import Adam as Adam
+from fused_ml.optim.adamw import AdamW as AdamW
+from fused_ml.optim.sgd import SGD as SGD
+from torch.optim import *  # type: ignore[assignment]
+from torch.optim import lr_scheduler as lr_scheduler, swa_utils as swa_utils
 
 from fused_ml.optim.adam import Adam as Adam
 from fused_ml.optim.adamw import AdamW as AdamW
 from fused_ml.optim.sgd import SGD as SGD
 
+from fused_ml._namespaces import complete as _complete
+
 FUSED = ("SGD", "Adam", "AdamW")
-__all__ = list(_torch_optim.__all__)
-
-# So that `from fused_ml.optim.lr_scheduler import StepLR` finds the module too.
-sys.modules[f"{__name__}.lr_scheduler"] = lr_scheduler
-sys.modules[f"{__name__}.swa_utils"] = swa_utils
-
-
-def __getattr__(name: str) -> Any:
-    try:
-        return getattr(_torch_optim, name)
-    except AttributeError:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}") from None
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *dir(_torch_optim)})
+_complete(__name__)

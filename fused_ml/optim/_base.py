@@ -234,7 +234,10 @@ class FusedStep(Optimizer):
         if len(self._plans) >= _MAX_PLANS:
             self._plans.clear()
         if TORCH_STEP in kinds:
-            note(self._name(), "its options ask for torch's step: differentiable, or capturable or foreach as torch refuses")
+            note(
+                self._name(),
+                "its options ask for torch's step: differentiable, or capturable or foreach as torch refuses",
+            )
             return None
         if len(set(map(id, params))) < len(params):
             note(self._name(), "a parameter is in it twice")

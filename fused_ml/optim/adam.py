@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.adam import adam
 
+from fused_ml._namespaces import complete
 from fused_ml.optim._base import TORCH_STEP, FusedStep, number
 from fused_ml.optim._plan import ParameterState
 
@@ -100,3 +101,6 @@ class Adam(FusedStep, torch.optim.Adam):
 
     def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
         self._init_group({**group, "params": [param]}, [], [], [], [], [], [])
+
+
+complete(__name__)

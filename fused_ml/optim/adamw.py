@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch.optim import Optimizer
 
+from fused_ml._namespaces import complete
 from fused_ml.optim.adam import Adam
 
 __all__ = ["AdamW"]
@@ -33,3 +34,6 @@ class AdamW(Adam, torch.optim.AdamW):
     """
 
     _torch_optimizer: ClassVar[type[Optimizer]] = torch.optim.AdamW
+
+
+complete(__name__)

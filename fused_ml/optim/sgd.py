@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim.sgd import sgd
 
+from fused_ml._namespaces import complete
 from fused_ml.optim._base import TORCH_STEP, FusedStep, number
 from fused_ml.optim._plan import ParameterState
 
@@ -82,3 +83,6 @@ class SGD(FusedStep, torch.optim.SGD):
             buffer = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
             return ParameterState([buffer], None, {"momentum_buffer": buffer}, first=True)
         return ParameterState([buffer], None, {})
+
+
+complete(__name__)

@@ -1,53 +1,25 @@
-"""The fused modules: torch's classes, with forward replaced. Constructors, checks, repr and state are torch's own."""
+"""``torch.nn.modules.loss`` with the fused losses: torch's classes, with forward replaced.
+
+Constructors, checks, repr and state are torch's own.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from fused_ml._namespaces import complete
 from fused_ml.nn._binary_cross_entropy import binary_cross_entropy_with_logits
 from fused_ml.nn._cross_entropy import cross_entropy
-from fused_ml.nn._logsigmoid import logsigmoid
 from fused_ml.nn._nll_loss import nll_loss
-from fused_ml.nn._softmax import log_softmax, softmax, softmin
+from fused_ml.nn.modules._torchs import TracedAsTorchs, in_torchs_words
+
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "NLLLoss"]
 
 
-class _TracedAsTorchs:
-    """Lets torch.fx keep a fused module as one node, as it keeps torch's.
-
-    Its tracers ask whether a module's ``__module__`` is within ``torch.nn``, so the instance says what torch's says;
-    the class, by which it is pickled and made again, does not. A subclass elsewhere is traced into, as one of torch's.
-    """
-
-    __jit_ignored_attributes__ = ["__module__"]
-
-    def _say_where_torchs_is(self) -> None:
-        if type(self).__module__ == __name__:
-            self.__module__ = type(self).__bases__[0].__module__
-
-
-def _in_torchs_words(module: torch.nn.Module, cls: type[torch.nn.Module], extras: dict[str, Any]) -> torch.nn.Module:
-    """torch's own module in place of `module`, for torch.jit.script, which reads no keyword-only arguments.
-
-    `extras` are the options that torch's module lacks, with the values that leave them out.
-    """
-    if type(module).__module__ != __name__:
-        return module  # a subclass with a forward of its own
-    for name, absent in extras.items():
-        if getattr(module, name) != absent:
-            raise RuntimeError(
-                f"torch.jit.script: expected fused_ml.nn.{cls.__name__} without options of its own, got "
-                f"{name}={getattr(module, name)}: TorchScript knows torch's operators alone"
-            )
-    torchs = cls.__new__(cls)
-    torchs.__dict__.update({name: value for name, value in module.__dict__.items() if name not in extras})
-    del torchs.__dict__["__module__"]
-    return torchs
-
-
-class CrossEntropyLoss(torch.nn.CrossEntropyLoss, _TracedAsTorchs):
+class CrossEntropyLoss(torch.nn.CrossEntropyLoss, TracedAsTorchs):
     """:class:`torch.nn.CrossEntropyLoss` on :func:`fused_ml.nn.functional.cross_entropy`.
 
     Takes torch's arguments, and as keywords the function's: ``z_loss``, ``softcap``, ``out_dtype``,
@@ -75,7 +47,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss, _TracedAsTorchs):
         return_stats: bool = False,
     ) -> None:
         super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
-        self._say_where_torchs_is()
+        self.say_where_torchs_is()
         self.z_loss = z_loss
         self.softcap = softcap
         self.out_dtype = out_dtype
@@ -86,7 +58,7 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss, _TracedAsTorchs):
         self, input: Tensor, target: Tensor, *, sample_weight: Tensor | None = None,
         normalizer: float | Tensor | None = None,
     ) -> Any:  # fmt: skip
-        return cross_entropy(
+        return cross_entropy(  # type: ignore[call-overload,misc]
             input,
             target,
             self.weight,
@@ -104,10 +76,10 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss, _TracedAsTorchs):
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         extras = {"z_loss": 0.0, "softcap": None, "out_dtype": None, "inplace_backward": False, "return_stats": False}
-        return _in_torchs_words(self, torch.nn.CrossEntropyLoss, extras)
+        return in_torchs_words(self, torch.nn.CrossEntropyLoss, extras)
 
 
-class NLLLoss(torch.nn.NLLLoss, _TracedAsTorchs):
+class NLLLoss(torch.nn.NLLLoss, TracedAsTorchs):
     """:class:`torch.nn.NLLLoss` on :func:`fused_ml.nn.functional.nll_loss`."""
 
     def __init__(
@@ -119,13 +91,13 @@ class NLLLoss(torch.nn.NLLLoss, _TracedAsTorchs):
         reduction: str = "mean",
     ) -> None:
         super().__init__(weight, size_average, ignore_index, reduce, reduction)
-        self._say_where_torchs_is()
+        self.say_where_torchs_is()
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
 
-class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, _TracedAsTorchs):
+class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, TracedAsTorchs):
     """:class:`torch.nn.BCEWithLogitsLoss` on :func:`fused_ml.nn.functional.binary_cross_entropy_with_logits`.
 
     Takes torch's arguments, and as keywords the function's: ``focal_gamma``, ``focal_alpha``, ``label_smoothing``,
@@ -150,7 +122,7 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, _TracedAsTorchs):
         ignore_index: float | None = None,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
-        self._say_where_torchs_is()
+        self.say_where_torchs_is()
         self.focal_gamma = focal_gamma
         self.focal_alpha = focal_alpha
         self.label_smoothing = label_smoothing
@@ -171,48 +143,10 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, _TracedAsTorchs):
 
     def __prepare_scriptable__(self) -> torch.nn.Module:
         extras = {"focal_gamma": 0.0, "focal_alpha": None, "label_smoothing": 0.0, "ignore_index": None}
-        return _in_torchs_words(self, torch.nn.BCEWithLogitsLoss, extras)
+        return in_torchs_words(self, torch.nn.BCEWithLogitsLoss, extras)
 
 
-class Softmax(torch.nn.Softmax, _TracedAsTorchs):
-    """:class:`torch.nn.Softmax` on :func:`fused_ml.nn.functional.softmax`."""
+complete(__name__)
+if TYPE_CHECKING:
 
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__(dim)
-        self._say_where_torchs_is()
-
-    def forward(self, input: Tensor) -> Tensor:
-        return softmax(input, self.dim, _stacklevel=5)
-
-
-class Softmin(torch.nn.Softmin, _TracedAsTorchs):
-    """:class:`torch.nn.Softmin` on :func:`fused_ml.nn.functional.softmin`."""
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__(dim)
-        self._say_where_torchs_is()
-
-    def forward(self, input: Tensor) -> Tensor:
-        return softmin(input, self.dim, _stacklevel=5)
-
-
-class LogSoftmax(torch.nn.LogSoftmax, _TracedAsTorchs):
-    """:class:`torch.nn.LogSoftmax` on :func:`fused_ml.nn.functional.log_softmax`."""
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__(dim)
-        self._say_where_torchs_is()
-
-    def forward(self, input: Tensor) -> Tensor:
-        return log_softmax(input, self.dim, _stacklevel=5)
-
-
-class LogSigmoid(torch.nn.LogSigmoid, _TracedAsTorchs):
-    """:class:`torch.nn.LogSigmoid` on :func:`fused_ml.nn.functional.logsigmoid`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._say_where_torchs_is()
-
-    def forward(self, input: Tensor) -> Tensor:
-        return logsigmoid(input)
+    def __getattr__(name: str) -> Any: ...
