@@ -138,13 +138,52 @@ def test_float32_state_of_16_bit_parameters_survives_loading():
     assert 0.9e6 < optimizer.state[params[0]]["exp_avg_sq"][0] < 1e6
 
 
-def test_max_grad_norm_is_saved_and_a_torch_checkpoint_leaves_it():
-    p = torch.ones(3, requires_grad=True)
-    clipped = fused_ml.optim.Adam([p], max_grad_norm=0.5)
-    other = fused_ml.optim.Adam([p], max_grad_norm=2.0)
-    other.load_state_dict(clipped.state_dict())
-    assert other.max_grad_norm == 0.5
-    other.load_state_dict(torch.optim.Adam([p]).state_dict())
-    assert other.max_grad_norm == 0.5
-    torch.optim.Adam([p]).load_state_dict(clipped.state_dict())
-    assert "max_grad_norm" not in fused_ml.optim.Adam([p]).state_dict()
+class TestMaxGradNorm:
+    """It is the constructor's, and in no checkpoint: neither one of torch's nor one of another clipping changes it."""
+
+    @pytest.mark.parametrize("name", fused_ml.optim.FUSED)
+    def test_is_what_the_constructor_was_given(self, name):
+        p = torch.ones(3, requires_grad=True)
+
+        def make(**options):
+            return getattr(fused_ml.optim, name)([p], lr=0.1, **options)
+
+        other, none = make(max_grad_norm=5.0), make()
+        for saved in (make(max_grad_norm=0.1), make(), getattr(torch.optim, name)([p], lr=0.1)):
+            assert saved.state_dict().keys() == {"state", "param_groups"}
+            assert "max_grad_norm" not in saved.state_dict()["param_groups"][0]
+            other.load_state_dict(saved.state_dict())
+            none.load_state_dict(saved.state_dict())
+            assert (other.max_grad_norm, none.max_grad_norm) == (5.0, None)
+            getattr(torch.optim, name)([p], lr=0.1).load_state_dict(other.state_dict())
+
+    @pytest.mark.parametrize("name", fused_ml.optim.FUSED)
+    def test_is_no_option_of_a_group(self, name):
+        p, q = (torch.ones(3, requires_grad=True) for _ in range(2))
+        make = getattr(fused_ml.optim, name)
+        with pytest.raises(ValueError, match="norm of all groups together"):
+            make([{"params": [p], "max_grad_norm": 1.0}], lr=0.1)
+        optimizer = make([p], lr=0.1, max_grad_norm=1.0)
+        with pytest.raises(ValueError, match="norm of all groups together"):
+            optimizer.add_param_group({"params": [q], "max_grad_norm": 2.0})
+        saved = optimizer.state_dict()
+        saved["param_groups"][0].update(lr=0.5, max_grad_norm=2.0)
+        with pytest.raises(ValueError, match="norm of all groups together"):
+            optimizer.load_state_dict(saved)
+        assert len(optimizer.param_groups) == 1
+        assert (optimizer.param_groups[0]["lr"], optimizer.max_grad_norm) == (0.1, 1.0)
+
+    @pytest.mark.parametrize("name", fused_ml.optim.FUSED)
+    def test_is_not_in_distributed_checkpoints_either(self, name):
+        dcp = pytest.importorskip("torch.distributed.checkpoint.state_dict")
+        model = torch.nn.Linear(3, 2)
+
+        def make(norm):
+            return getattr(fused_ml.optim, name)(model.parameters(), lr=0.1, max_grad_norm=norm)
+
+        saved, other = make(0.1), make(5.0)
+        model(torch.ones(1, 3)).sum().backward()
+        saved.step()
+        dcp.set_optimizer_state_dict(model, other, dcp.get_optimizer_state_dict(model, saved))
+        assert other.max_grad_norm == 5.0
+        other.step()

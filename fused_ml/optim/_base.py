@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import compress, repeat
 from operator import attrgetter, is_, not_
 from typing import Any, ClassVar
@@ -38,6 +38,14 @@ def _checked_norm(value: float | None) -> float | None:
     if isinstance(value, bool) or not float(value) >= 0.0:
         raise ValueError(f"Invalid max_grad_norm value: {value}; expected None or a number >= 0")
     return float(value)
+
+
+def _refuse_norm_of_a_group(groups: Iterable[Any]) -> None:
+    if any(isinstance(group, dict) and "max_grad_norm" in group for group in groups):
+        raise ValueError(
+            "max_grad_norm: expected it beside the parameters, for it is the norm of all groups together; got it in a "
+            "parameter group. Pass it to the constructor, or set the optimizer's attribute."
+        )
 
 
 class FusedStep(Optimizer):
@@ -326,15 +334,17 @@ class FusedStep(Optimizer):
         super().__setstate__(state)
         self.__dict__.setdefault("_max_grad_norm", None)
 
-    def state_dict(self) -> dict[str, Any]:
-        """As torch's, with `max_grad_norm` beside `state` and `param_groups` if it is set."""
-        result = super().state_dict()
-        if self._max_grad_norm is not None:
-            result["max_grad_norm"] = self._max_grad_norm
-        return result
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As torch's; `max_grad_norm` is no option of a group."""
+        _refuse_norm_of_a_group([param_group])
+        super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, but float32 states of 16-bit parameters stay float32: no rounding, no overflow."""
+        """As torch's, but float32 states of 16-bit parameters stay float32: no rounding, no overflow.
+
+        `max_grad_norm` is in no state_dict: it stays what the constructor was given.
+        """
+        _refuse_norm_of_a_group(state_dict["param_groups"])
         loaded: dict[str, Any] = {}
         before = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
         after = self.register_load_state_dict_post_hook(lambda _: self._undo_casts(loaded), prepend=True)
@@ -345,7 +355,6 @@ class FusedStep(Optimizer):
             after.remove()
 
     def _undo_casts(self, loaded: dict[str, Any]) -> None:
-        self.max_grad_norm = loaded.get("max_grad_norm", self._max_grad_norm)
         params = [p for group in self.param_groups for p in group["params"]]
         numbers = [i for group in loaded["param_groups"] for i in group["params"]]
         for p, number in zip(params, numbers, strict=True):
