@@ -7,6 +7,7 @@ no tracer other than torch.compile's, no function mode. Everything else is torch
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from types import FunctionType
 from typing import Any, TypeVar
@@ -194,6 +195,16 @@ def applier(function: type[Function], schema: str, call: Callable[..., Any] | No
     traced = getattr(getattr(torch.ops.fused_ml, name), _OVERLOAD)
 
     def apply(*args: Any) -> Any:
-        return traced(*args) if _is_compiling() else direct(*args)
+        if not _is_compiling():
+            return direct(*args)
+        _see_through_casts()
+        return traced(*args)
 
     return apply
+
+
+def _see_through_casts() -> None:
+    importlib.import_module("fused_ml._inductor").install()  # now: it imports a part of the compiler
+
+
+_see_through_casts._dynamo_marked_constant = True  # type: ignore[attr-defined]
