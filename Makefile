@@ -13,6 +13,13 @@ TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid poin
 	gradcheck operators torch_samples dimension_orders hypothesis optim_steps optim_scaling optim_amp optim_state \
 	optim_changes optim_class optim_errors optim_on_device optim_gather))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Tests and wheels: with CUDA kernels where there is a toolkit, whatever torch has.
+WITH_CUDA = FUSED_ML_CUDA=$(or $(FUSED_ML_CUDA),$(if $(CUDA_HOME)$(shell command -v nvcc),1,auto))
+SHELL = /bin/bash
+.SHELLFLAGS = -o pipefail -c
+# Of a compiler's call the file and how many of how many; the rest as it comes.
+PROGRESS = sed -u -E 's|^(\[[0-9]+/[0-9]+\]) .*[ /](csrc/[^ ]*\.c[a-z]+) .*|\1 \2|'
+INSTALL = $(BIN)/python -W ignore setup.py -q build_ext --inplace 2>&1 | $(PROGRESS) && $(BIN)/pip install -q --no-build-isolation --no-deps -e .
 
 .PHONY: help setup test test-integration test-cuda test-exhaustive test-sanitize demo bench bench-peers bench-report bench-cuda \
 	cuda-report wheel lint format clean
@@ -44,7 +51,16 @@ $(VENV)/packages-ready: $(VENV)/python-ready requirements-dev.txt
 	touch $@
 
 $(VENV)/library-ready: $(VENV)/packages-ready $(SOURCES)
-	$(BIN)/pip install -q --no-build-isolation --no-deps -e .
+	export $(WITH_CUDA); $(INSTALL)
+	touch $(VENV)/demo-packages-ready $(VENV)/cpu-library-ready $@
+
+# What the demo needs: a few packages, and the CPU kernels unless asked (FUSED_ML_CUDA=1).
+$(VENV)/demo-packages-ready: $(VENV)/python-ready examples/demo/requirements.txt
+	$(BIN)/pip install -q torch==$(TORCH) ninja numpy -r examples/demo/requirements.txt
+	touch $@
+
+$(VENV)/cpu-library-ready: $(VENV)/demo-packages-ready $(SOURCES)
+	export FUSED_ML_CUDA=$(or $(FUSED_ML_CUDA),$(if $(wildcard fused_ml/_cuda.so),1,0)); $(INSTALL)
 	touch $@
 
 # The formulas and kernels on NumPy arrays, for the tests; no part of the wheel.
@@ -84,7 +100,7 @@ bench-cuda:
 cuda-report: setup
 	$(BIN)/python -m bench.cuda_report --output docs/cuda-kernels.md
 
-demo: setup
+demo: $(VENV)/cpu-library-ready
 	$(BIN)/python -m examples.demo $(if $(QUICK),--quick)
 
 bench: setup

@@ -1,10 +1,12 @@
 """Build of the compiled libraries: PyTorch's stable ABI and Python's limited API, so one wheel serves every Python.
 
-`_cpu` holds every schema and is always built; `_cuda` is built where there is a CUDA toolkit, whatever torch is here.
+`_cpu` holds every schema and is always built; `_cuda` is built where there is a CUDA toolkit and torch has CUDA, or on
+request whatever torch is here.
 `_gather` is the only one that knows Python; without it (a free-threaded Python) the package takes a longer way.
 The variables that steer it are listed in docs/building.md.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -14,6 +16,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
 import torch.utils.cpp_extension as cpp
 from setuptools import Extension, setup
 from setuptools.command.bdist_wheel import bdist_wheel
@@ -56,6 +59,8 @@ def find_toolkit() -> tuple[Path | None, str]:
         raise SystemExit(f"fused_ml: FUSED_ML_CUDA={wanted}: expected auto, 1 or 0")
     if wanted == "0":
         return None, "FUSED_ML_CUDA=0"
+    if wanted == "auto" and torch.version.cuda is None and not os.environ.get("TORCH_CUDA_ARCH_LIST"):
+        return None, f"torch {torch.__version__} has no CUDA; FUSED_ML_CUDA=1 builds them all the same"
     home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
     if not home and (nvcc := shutil.which("nvcc")):  # perhaps a script: the compiler itself knows where it lies
         top = re.search(r"TOP=(.*)", output(nvcc, "--dryrun", "-x", "cu", os.devnull))
@@ -103,6 +108,14 @@ def python_module() -> Extension:
                      include_dirs=cpp.include_paths())  # fmt: skip
 
 
+def say(line: str) -> None:
+    """Print it, and show it on the terminal where pip keeps what a build prints to itself."""
+    print(line, flush=True)
+    if not sys.stdout.isatty():
+        with contextlib.suppress(OSError), open("/dev/tty", "w") as terminal:
+            terminal.write(line + "\n")
+
+
 class BuildLibraries(cpp.BuildExtension):
     """Says what is built; keeps the libraries' objects apart; writes the CUDA library's facts beside it."""
 
@@ -110,7 +123,7 @@ class BuildLibraries(cpp.BuildExtension):
     facts: dict = {}
 
     def run(self) -> None:
-        print(self.summary, flush=True)
+        say(self.summary)
         if self.editable_mode:  # setuptools would compile all anew, into a folder that it throws away
             self.build_temp = f"build/temp.{self.plat_name}-{sys.implementation.cache_tag}"
         super().run()
