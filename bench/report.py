@@ -204,6 +204,21 @@ def table(rows: Sequence[Record]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in (titles, rule, *body))
 
 
+def brief(rows: Sequence[Record]) -> str:
+    """The rows as a Markdown table: our time, and torch's over it."""
+    columns = {"torch": "eager", "torch.compile": "compile", "torch fused=True": "fused"}
+    lines = [["row", "ours, ms", *columns], ["---", *["---:"] * (1 + len(columns))]]
+    lines += [
+        [
+            row["label"],
+            "failed" if row["error"] else f"{row['ms']:.4g}",
+            *(_ratio_cell(row, peer) for peer in columns.values()),
+        ]
+        for row in rows
+    ]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
 def markdown(found: Record) -> str:
     """Everything as Markdown."""
     parts = [*head(found)]
