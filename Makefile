@@ -26,7 +26,7 @@ INSTALL = $(BIN)/python -W ignore setup.py -q build_ext --inplace 2>&1 | $(PROGR
 
 help:
 	@echo "make test           set up .venv, build, run the tests"
-	@echo "make test-integration  installs Lightning, Accelerate and skorch; trains through them"
+	@echo "make test-integration  installs Lightning, Accelerate, transformers and skorch; trains through them"
 	@echo "make test-cuda      the tables on a GPU, with this machine's own Python and torch; no network"
 	@echo "make test-exhaustive  every float32 through every formula at every instruction set"
 	@echo "make test-sanitize  the kernels under ASan and UBSan (QUICK=1: small tensors alone)"
