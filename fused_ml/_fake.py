@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch.library import register_fake
@@ -23,13 +25,43 @@ def _cross_entropy_results(input, reduction, loss_dtype, stats):
     return [loss, input.new_empty((rows,), dtype=_wide(input)), input.new_empty((rows,), dtype=torch.int64)]
 
 
+def _lie_evenly(tensors: list[Tensor], others: list[int]) -> bool:
+    """Whether the dimensions but the classes' fall apart into outer and inner ones at one place at most."""
+    places = 0
+    for d, following in pairwise(others):
+        places += not all(t.stride(d) == t.stride(following) * t.size(following) for t in tensors)
+    return places <= 1
+
+
+def _is_scattered(t: Tensor, dim: int, others: list[int]) -> bool:
+    by_inner = t.stride(others[-1]) if others else 1
+    if by_inner == 0 and others[-1] > dim:
+        return True
+    return by_inner != 1 and t.stride(dim) not in (0, 1)
+
+
+def _gradients(input: Tensor, target: Tensor, wanted: tuple[bool, bool]) -> list[Tensor]:
+    """Laid out as the inputs, or contiguous: what csrc/rowwise_geometry.h does."""
+    dim = 1 if input.dim() > 1 else 0
+    others = [d for d in range(input.dim()) if d != dim and input.size(d) != 1]
+    streams = [input, target] if target.is_floating_point() else [input]
+    if input.device.type == "cpu" and _lie_evenly(streams, others):
+        streams = [t.contiguous() if _is_scattered(t, dim, others) else t for t in streams]
+    made: list[Tensor] = []
+    for source, want in zip(streams, wanted, strict=False):
+        if want:
+            like = torch.empty_like(source)
+            evenly = _lie_evenly([*streams, *made, like], others)
+            made.append(like if evenly else torch.empty_like(source, memory_format=torch.contiguous_format))
+    return made
+
+
 @register_fake("fused_ml::cross_entropy")
 def _(input, target, reduction, ignore_index, grad_input, stats=False, loss_dtype=None, weight=None,
       label_smoothing=0.0, z_loss=0.0, softcap=0.0, sample_weight=None, normalizer=None, grad_target=False,
       grad_output=None):  # fmt: skip
     loss, *numbers = _cross_entropy_results(input, reduction, loss_dtype, stats)
-    grads = [torch.empty_like(t) for t, wanted in ((input, grad_input), (target, grad_target)) if wanted]
-    return [loss, *grads, *numbers]
+    return [loss, *_gradients(input, target, (grad_input, grad_target)), *numbers]
 
 
 @register_fake("fused_ml::cross_entropy_")

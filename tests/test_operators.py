@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_map, tree_map_only
 
 import fused_ml.nn.functional as F
+from bench.layout_cases import LAYOUTS
 
 OPTIMIZERS = ("adam", "sgd", "multi_tensor")  # tested with the optimizers
 X, MAP = torch.randn(6, 5), torch.randn(2, 5, 3, 2)
@@ -127,3 +129,24 @@ def test_operators_leave_their_arguments(call):
         for argument, was, described in zip(args, before, function._schema.arguments, strict=False):
             if isinstance(argument, torch.Tensor) and not (described.alias_info and described.alias_info.is_write):
                 torch.testing.assert_close(argument, was, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "shape", [(6, 5), (1, 5), (6, 1), (3, 5, 4), (2, 5, 3, 4), (2, 5, 1, 4), (4, 2, 5, 3, 2)], ids=str
+)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_lie_where_tracing_expects_them(layout, shape):
+    """Of cross entropy, whose inputs are copied in some layouts: the fake's strides are the real ones."""
+
+    def made(name):
+        return LAYOUTS[name](lambda size: torch.rand(tuple(size)), shape)
+
+    permuted = torch.rand([shape[d] for d in reversed(range(len(shape)))]).permute(*reversed(range(len(shape))))
+    for target in (torch.zeros((shape[0], *shape[2:]), dtype=torch.int64), *map(made, LAYOUTS), permuted):
+        by_target = target.is_floating_point()
+        for x in (made(layout), permuted):
+            args = (x, target, 1, -100, True, False, torch.float32, None, 0.0, 0.0, 0.0, None, None, by_target)
+            real = torch.ops.fused_ml.cross_entropy(*args)
+            with FakeTensorMode() as mode:
+                fake = torch.ops.fused_ml.cross_entropy(*tree_map_only(torch.Tensor, mode.from_tensor, args))
+            assert [(t.shape, t.stride()) for t in fake] == [(t.shape, t.stride()) for t in real]
