@@ -126,12 +126,13 @@ class TestOptimizers:
         assert [(call.fused, reason in call.reason) for call in seen] == [(False, True)]
 
     @pytest.mark.parametrize("name", optim.FUSED)
-    def test_compiled(self, name):
+    @pytest.mark.parametrize(("lr", "reason"), [(0.1, ""), (torch.tensor(0.1), "torch.compile compiles torch's step")])
+    def test_compiled(self, name, lr, reason):
         p = leaf()
-        stepping = getattr(optim, name)([p], lr=0.1)
+        stepping = getattr(optim, name)([p], lr=lr)
         p.sum().backward()
         seen, _ = found_in(torch.compile(stepping.step, backend="eager"), f"optim.{name}")
-        assert [call.reason for call in seen] == ["torch.compile compiles torch's step"]
+        assert [(call.reason, call.compiled) for call in seen] == [(reason, True)]
 
 
 class TestExplanation:

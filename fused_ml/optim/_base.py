@@ -58,7 +58,6 @@ class FusedStep(Optimizer):
     _torch_optimizer: ClassVar[type[Optimizer]]
     _run: ClassVar[str]  # the operator
 
-    grad_norm: Tensor | None
     _made_by_zero = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -74,8 +73,8 @@ class FusedStep(Optimizer):
         self._check_norm()
 
     def _begin(self) -> None:
-        self.grad_norm = None
-        self._skipped: bool | Tensor = False
+        # What the last step tells. An attribute that compiled code sets on an optimizer is lost; an item is not.
+        self._told: dict[str, Any] = {"grad_norm": None, "skipped": False}
         self._plans: dict[bytes, Plan] = {}
 
     # What a formula has to say.
@@ -91,6 +90,10 @@ class FusedStep(Optimizer):
     @abstractmethod
     def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
         """The states of `param`, new ones by torch's rules if it has none; None if they are incomplete."""
+
+    @abstractmethod
+    def _update_lists(self, group: dict[str, Any], factor: Tensor | None) -> None:
+        """Step the parameters of `group` that have a gradient, times `factor`, by an operator that takes lists."""
 
     # Clipping.
 
@@ -110,10 +113,27 @@ class FusedStep(Optimizer):
             refuse_norm_of_a_share((p for group in self.param_groups for p in group["params"]), self._made_by_zero)
 
     @property
+    def grad_norm(self) -> Tensor | None:
+        """The norm of the unscaled gradients before clipping, of the last step; None without `max_grad_norm`."""
+        return self._told["grad_norm"]
+
+    @grad_norm.setter
+    def grad_norm(self, norm: Tensor | None) -> None:
+        self._told["grad_norm"] = norm
+
+    @property
     def skipped(self) -> bool:
         """Whether the last step was left out; on a GPU, asking waits for it."""
         self._skipped = bool(self._skipped)
         return self._skipped
+
+    @property
+    def _skipped(self) -> bool | Tensor:
+        return self._told["skipped"]
+
+    @_skipped.setter
+    def _skipped(self, value: bool | Tensor) -> None:
+        self._told["skipped"] = value
 
     # The step.
 
@@ -135,7 +155,7 @@ class FusedStep(Optimizer):
             or self._optimizer_step_post_hooks
             or _torch_hooks._global_optimizer_pre_hooks
             or _torch_hooks._global_optimizer_post_hooks
-            or torch.autograd._profiler_enabled()
+            or (not torch.compiler.is_compiling() and torch.autograd._profiler_enabled())
         ):
             return _observed_step(self) if closure is None else _observed_step(self, closure)
         return self._step(closure)
@@ -150,7 +170,6 @@ class FusedStep(Optimizer):
         self._skipped = False
         found_inf = getattr(self, "found_inf", None)
         if torch.compiler.is_compiling():
-            note(self._name(), "torch.compile compiles torch's step")
             torch_step(self)
         elif found_inf is None or traced() or not (on_host(found_inf) and self._found_inf()):
             self._update()

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from fused_ml._explain import note
+from fused_ml.optim._compiled import step_by_lists, steps_by_lists
 from fused_ml.optim._shards import Shards, all_shards, is_dtensor, local, placed, shards_of, sum_over_shards
 
 if TYPE_CHECKING:
@@ -16,10 +18,13 @@ if TYPE_CHECKING:
 
 
 def torch_step(optimizer: FusedStep) -> None:
-    """Step `optimizer`, whose gradients are ready."""
-    step = optimizer._torch_optimizer.step
-    if getattr(step, "hooked", False):  # the hooks already run around our own step
-        step = step.__wrapped__  # type: ignore[attr-defined]
+    """Step `optimizer`, whose gradients are ready: by torch, or, while it is compiled, by operators of lists."""
+    if torch.compiler.is_compiling():
+        lists = steps_by_lists(optimizer)
+        note(optimizer._name(), "" if lists else "torch.compile compiles torch's step")
+        step: Any = step_by_lists if lists else _torchs_step
+    else:
+        lists, step = False, _torchs_step
     scale = getattr(optimizer, "grad_scale", None)
     fused = all(group.get("fused") for group in optimizer.param_groups)
     if optimizer.max_grad_norm is None and (fused or scale is None):
@@ -46,8 +51,19 @@ def torch_step(optimizer: FusedStep) -> None:
         if scale is not None:
             for p in params:
                 p.grad.div_(scale.to(p.grad.device))
-    with _without_scaler(optimizer), _scaled(params, coefficient):
-        step(optimizer)
+    with _without_scaler(optimizer):
+        if lists:
+            step_by_lists(optimizer, coefficient)
+        else:
+            with _scaled(params, coefficient):
+                _torchs_step(optimizer)
+
+
+def _torchs_step(optimizer: FusedStep) -> None:
+    step = optimizer._torch_optimizer.step
+    if getattr(step, "hooked", False):  # the hooks already run around our own step
+        step = step.__wrapped__  # type: ignore[attr-defined]
+    step(optimizer)
 
 
 def _norm(optimizer: FusedStep, params: list[Tensor]) -> Tensor:

@@ -11,6 +11,7 @@ from torch.optim.adam import adam
 
 from fused_ml._namespaces import complete
 from fused_ml.optim._base import TORCH_STEP, FusedStep, number
+from fused_ml.optim._compiled import multiplied
 from fused_ml.optim._plan import ParameterState
 
 __all__ = ["Adam", "adam"]
@@ -98,6 +99,12 @@ class Adam(FusedStep, torch.optim.Adam):
         if any(not isinstance(state.get(name), Tensor) for name in ("step", *names)):
             return None  # torch's step says what is missing
         return ParameterState([state[name] for name in names], state["step"], fresh)
+
+    def _update_lists(self, group: dict[str, Any], factor: Tensor | None) -> None:
+        params, grads, steps = [], [], []  # type: ignore[var-annotated]
+        states = [], [], []  # type: ignore[var-annotated]
+        self._init_group(group, params, grads, *states, steps)
+        torch.ops.fused_ml.adam_(params, multiplied(grads, factor), *states, steps, self._options(group), 1.0)
 
     def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
         self._init_group({**group, "params": [param]}, [], [], [], [], [], [])
