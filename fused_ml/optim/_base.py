@@ -40,8 +40,9 @@ def _checked_norm(value: float | None) -> float | None:
     return float(value)
 
 
-def _refuse_norm_of_a_group(groups: Iterable[Any]) -> None:
-    if any(isinstance(group, dict) and "max_grad_norm" in group for group in groups):
+def _refuse_norm_of_a_group(groups: Iterable[Any], own: float | None) -> None:
+    """Raise if a group asks for another norm than `own`, the optimizer's, which some wrappers hand over twice."""
+    if any(isinstance(group, dict) and group.get("max_grad_norm", own) != own for group in groups):
         raise ValueError(
             "max_grad_norm: expected it beside the parameters, for it is the norm of all groups together; got it in a "
             "parameter group. Pass it to the constructor, or set the optimizer's attribute."
@@ -355,7 +356,7 @@ class FusedStep(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As torch's; `max_grad_norm` is no option of a group."""
-        _refuse_norm_of_a_group([param_group])
+        _refuse_norm_of_a_group([param_group], self._max_grad_norm)
         super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -363,7 +364,7 @@ class FusedStep(Optimizer):
 
         `max_grad_norm` is in no state_dict: it stays what the constructor was given.
         """
-        _refuse_norm_of_a_group(state_dict["param_groups"])
+        _refuse_norm_of_a_group(state_dict["param_groups"], self._max_grad_norm)
         loaded: dict[str, Any] = {}
         before = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
         after = self.register_load_state_dict_post_hook(lambda _: self._undo_casts(loaded), prepend=True)
