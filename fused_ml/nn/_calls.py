@@ -7,6 +7,7 @@ no tracer other than torch.compile's, no function mode. Everything else is torch
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from types import FunctionType
@@ -204,7 +205,8 @@ def applier(function: type[Function], schema: str, call: Callable[..., Any] | No
 
 
 def _see_through_casts() -> None:
-    importlib.import_module("fused_ml._inductor").install()  # now: it imports a part of the compiler
+    with contextlib.suppress(ImportError, AttributeError):  # a torch whose inductor has no such passes
+        importlib.import_module("fused_ml._inductor").install()  # now: it imports a part of the compiler
 
 
 _see_through_casts._dynamo_marked_constant = True  # type: ignore[attr-defined]
