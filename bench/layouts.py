@@ -37,9 +37,13 @@ class _Call(Step):
         self.run()
 
 
-def measured(case: Case, threads: int, bound: float) -> dict[str, Any]:
-    """A row: seconds of both, and ours over torch's with its interval."""
+def measured(case: Case, threads: int, bound: float) -> dict[str, Any] | None:
+    """A row: seconds of both, and ours over torch's with its interval; None where torch itself raises."""
     torch.set_num_threads(threads)
+    try:
+        call(torch.nn.functional, case)()
+    except RuntimeError:  # nll_loss's backward pass of some layouts of maps: "grad_input must be contiguous"
+        return None
     steps: dict[str, Step] = {
         "ours": _Call(call(fused_ml.nn.functional, case)),
         "torch": _Call(call(torch.nn.functional, case)),
@@ -91,7 +95,7 @@ def main() -> int:
     chosen = [case for case in cases(options.dtypes) if all(text in case.label for text in options.patterns)]
     bound, rows = options.worst or BOUND, []
     for case in track(chosen[:: options.every], "rows", console=Console(stderr=True), transient=True):
-        rows += [measured(case, threads, bound) for threads in options.threads]
+        rows += [row for threads in options.threads if (row := measured(case, threads, bound))]
     Console().print(shown(rows, options.worst))
     if options.json:
         found = {"machine": machine.describe(), "command": " ".join(sys.argv), "rows": rows}
