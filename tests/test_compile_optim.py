@@ -138,3 +138,20 @@ def test_what_they_cannot_take_is_torchs(kind, name):
             assert not any(call.fused for call in found.calls)
         results.append(p.detach().clone())
     torch.testing.assert_close(*results, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_a_parameter_given_twice_is_stepped_by_torch(name):
+    """One after the other, where the operator would step both at once: the bits of torch's own compiled step."""
+    results = []
+    for module in (optim, torch.optim):
+        torch.compiler.reset()
+        p = torch.linspace(-1, 1, 5000).requires_grad_()
+        p.grad = torch.linspace(1, 2, 5000)
+        optimizer = getattr(module, name)([p, p], lr=0.1)
+        with fused_ml.explaining() as found:
+            torch.compile(optimizer.step, backend="eager")()
+        assert not any(call.fused for call in found.calls)
+        results.append(p.detach().clone())
+    assert torch.equal(*results)

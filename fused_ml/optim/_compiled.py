@@ -22,6 +22,9 @@ def steps_by_lists(optimizer: FusedStep) -> bool:
     """Whether the operators take every group: numbers, plain tensors of one type on the CPU, no GradScaler."""
     if getattr(optimizer, "grad_scale", None) is not None or getattr(optimizer, "found_inf", None) is not None:
         return False
+    everyone = [p for group in optimizer.param_groups for p in group["params"]]
+    if len(set(map(id, everyone))) < len(everyone):  # the operator steps a list's tensors side by side
+        return False
     for group in optimizer.param_groups:
         if group["differentiable"] or not _numbers(group):  # "capturable" is set by torch.compile
             return False
