@@ -46,7 +46,9 @@ class Adam(FusedStep, torch.optim.Adam):
             that overlaps itself; nothing is changed.
 
     Complex parameters, other dtypes, devices and tensor subclasses are stepped by torch, with a
-    :class:`fused_ml.FusedFallbackWarning`; so are, silently, `differentiable=True` and a compiled step.
+    :class:`fused_ml.FusedFallbackWarning`; so is, silently, `differentiable=True`. Compiled,
+    a step on the CPU is one operator a group; with a tensor as `lr`, gaps in a tensor, a parameter given twice or a
+    GradScaler it is torch's.
 
     Source: Kingma and Ba, `Adam: A Method for Stochastic Optimization <https://arxiv.org/abs/1412.6980>`_.
 

@@ -44,8 +44,9 @@ class SGD(FusedStep, torch.optim.SGD):
             that overlaps itself; nothing is changed.
 
     Sparse gradients, complex parameters, other dtypes, devices and tensor subclasses are stepped by
-    torch, with a :class:`fused_ml.FusedFallbackWarning`; so are, silently, `differentiable=True` and a
-    compiled step.
+    torch, with a :class:`fused_ml.FusedFallbackWarning`; so is, silently, `differentiable=True`.
+    Compiled, a step on the CPU is one operator a group; with a tensor as `lr`, gaps in a tensor, a parameter given
+    twice or a GradScaler it is torch's.
 
     Source: Sutskever, Martens, Dahl and Hinton, `On the importance of initialization and momentum in
     deep learning <https://proceedings.mlr.press/v28/sutskever13.html>`_, in torch's form.
