@@ -68,6 +68,13 @@ void expect_length(const char* name, const std::vector<Tensor>& list, size_t exp
                   " tensors, one for each parameter; got ", list.size());
 }
 
+double factor_in(const std::optional<Tensor>& factor) {
+  if (!factor) return 1;
+  STD_TORCH_CHECK(factor->is_cpu() && factor->numel() == 1,
+                  "gradient_factor: expected one number on the CPU");
+  return number_in(*factor);
+}
+
 }  // namespace
 
 int64_t multi_tensor_plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> steps,
@@ -126,7 +133,7 @@ std::vector<Tensor> adam_run(int64_t plan, std::vector<double> options, std::opt
 }
 
 void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> momentum_buffers,
-          std::vector<double> options, bool first, double gradient_factor) {
+          std::vector<double> options, bool first, std::optional<Tensor> gradient_factor) {
   const size_t count = params.size();
   if (count == 0) return;
   expect_length("momentum_buffers", momentum_buffers, count, true);
@@ -134,12 +141,13 @@ void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Ten
   Plan plan(params[0], std::move(momentum_buffers), {}, std::vector<int64_t>(count, 0), states_of,
             std::vector<int64_t>(count, first ? kFirst : 0));
   bind_or_raise(plan, params, std::move(grads));
-  check_and_run(plan, {MultiTensorFormula::sgd, std::move(options), {}, {}, gradient_factor});
+  check_and_run(plan, {MultiTensorFormula::sgd, std::move(options), {}, {}, factor_in(gradient_factor)});
 }
 
 void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> exp_avgs,
            std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs,
-           std::vector<Tensor> state_steps, std::vector<double> options, double gradient_factor) {
+           std::vector<Tensor> state_steps, std::vector<double> options,
+           std::optional<Tensor> gradient_factor) {
   const size_t count = params.size();
   if (count == 0) return;
   expect_length("exp_avgs", exp_avgs, count, false);
@@ -157,7 +165,7 @@ void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Te
   for (size_t i = 0; i < count; ++i) flags[i] = lies_on_device_of(state_steps[i], params[i]) ? 0 : kHostStep;
   Plan plan(params[0], std::move(states), std::move(state_steps), zeros, states_of, flags);
   bind_or_raise(plan, params, std::move(grads));
-  check_and_run(plan, {MultiTensorFormula::adam, std::move(options), {}, {}, gradient_factor});
+  check_and_run(plan, {MultiTensorFormula::adam, std::move(options), {}, {}, factor_in(gradient_factor)});
 }
 
 }  // namespace fused_ml

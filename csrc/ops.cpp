@@ -62,14 +62,15 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   m.def("scale_(Tensor(a!) tensor, Tensor factor) -> ()");
 
   // One optimizer step over lists of tensors. Options, as float64, in the order of the formula's struct:
-  // sgd.h, adam.h. The gradient is multiplied by gradient_factor first; first: the momentum buffers
-  // are new, and zero.
+  // sgd.h, adam.h. The gradient is multiplied by gradient_factor, a number on the CPU, first; first: the
+  // momentum buffers are new, and zero.
   m.def(
       "sgd_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] momentum_buffers, float[] options, bool first, "
-      "float gradient_factor) -> ()");
+      "Tensor? gradient_factor=None) -> ()");
   m.def(
       "adam_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
-      "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, float[] options, float gradient_factor) -> "
+      "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, float[] options, Tensor? "
+      "gradient_factor=None) -> "
       "()");
   // The same for eager use, where unpacking lists of states would take longer than the step: a plan holds the
   // states, and each step binds the parameters and gradients to it.

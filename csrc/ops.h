@@ -65,9 +65,10 @@ std::vector<Tensor> adam_run(int64_t plan, std::vector<double> options, std::opt
                              double max_norm, std::optional<std::vector<Tensor>> numbers,
                              std::optional<std::vector<int64_t>> places);
 void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> momentum_buffers,
-          std::vector<double> options, bool first, double gradient_factor);
+          std::vector<double> options, bool first, std::optional<Tensor> gradient_factor);
 void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> exp_avgs,
            std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs,
-           std::vector<Tensor> state_steps, std::vector<double> options, double gradient_factor);
+           std::vector<Tensor> state_steps, std::vector<double> options,
+           std::optional<Tensor> gradient_factor);
 
 }  // namespace fused_ml

@@ -13,7 +13,7 @@ def _sgd_(
     momentum_buffers: list[Tensor],
     options: list[float],
     first: bool,
-    gradient_factor: float,
+    gradient_factor: Tensor | None = None,
 ) -> None:
     return None
 
@@ -27,6 +27,6 @@ def _adam_(
     max_exp_avg_sqs: list[Tensor],
     state_steps: list[Tensor],
     options: list[float],
-    gradient_factor: float,
+    gradient_factor: Tensor | None = None,
 ) -> None:
     return None

@@ -80,20 +80,23 @@ def test_parameters_without_a_gradient_stay(case):
     assert all(map(torch.equal, found[0], expected[0]))
 
 
+@pytest.mark.parametrize("more", [{}, {"max_grad_norm": 0.5}], ids=["", "clipped"])
 @pytest.mark.parametrize("case", CASES)
-def test_is_one_operator_a_group_without_copies(case):
+def test_is_one_operator_a_group_without_copies(case, more):
     graphs = []
 
     def keep(graph, _):
         graphs.append(graph)
         return graph.forward
 
-    run(case, torch.float32, True, steps=2, backend=keep)
+    run(case, torch.float32, True, steps=2, backend=keep, **more)
     for graph in graphs:
         called = [str(node.target) for node in graph.graph.nodes if node.op == "call_function"]
         ours = [name for name in called if "fused_ml" in name]
         assert len(ours) == 2
+        shapes = [node.meta["example_value"].shape for node in graph.graph.nodes if "mul" in str(node.target)]
         assert not [name for name in called if "copy" in name or "clone" in name]
+        assert not [shape for shape in shapes if shape in SIZES[1:2]]  # gradients are multiplied by the kernel
     assert len(graphs) <= 2  # the first step makes SGD's buffers
 
 

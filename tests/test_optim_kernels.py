@@ -120,14 +120,14 @@ def test_opcheck_adam(amsgrad):
     params, grads, (m, v, vmax) = lists()
     steps = [torch.zeros(()) for _ in params]
     options = [1e-3, 0.9, 0.999, 1e-8, 0.1, 1.0, 0.0]
-    args = (params, grads, m, v, vmax if amsgrad else [], steps, options, 0.5)
+    args = (params, grads, m, v, vmax if amsgrad else [], steps, options, torch.tensor(0.5))
     torch.library.opcheck(torch.ops.fused_ml.adam_.default, args)
 
 
 @pytest.mark.parametrize("momentum", [False, True])
 def test_opcheck_sgd(momentum):
     params, grads, (buffers, _, _) = lists()
-    args = (params, grads, buffers if momentum else [], [0.1, 0.9, 0.0, 0.1, 1.0, 0.0], False, 1.0)
+    args = (params, grads, buffers if momentum else [], [0.1, 0.9, 0.0, 0.1, 1.0, 0.0], False, torch.tensor(0.5))
     torch.library.opcheck(torch.ops.fused_ml.sgd_.default, args)
 
 
@@ -142,17 +142,17 @@ def test_list_operator_is_the_eager_step(case):
     options = twin.optimizer._options(twin.optimizer.param_groups[0])
     if case.startswith("sgd"):
         buffers = [s["momentum_buffer"] for s in states if s]
-        torch.ops.fused_ml.sgd_(params, grads, buffers, options, False, 1.0)
+        torch.ops.fused_ml.sgd_(params, grads, buffers, options, False)
     else:
         names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
-        torch.ops.fused_ml.adam_(params, grads, *([s[n] for s in states if n in s] for n in names), options, 1.0)
+        torch.ops.fused_ml.adam_(params, grads, *([s[n] for s in states if n in s] for n in names), options)
     assert all(map(torch.equal, bits(pair.ours), bits(twin.ours)))
 
 
 def test_list_operator_compiles():
     @torch.compile(backend="aot_eager", fullgraph=True)
     def step(params, grads, m, v, steps):
-        torch.ops.fused_ml.adam_(params, grads, m, v, [], steps, [1e-2, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0], 1.0)
+        torch.ops.fused_ml.adam_(params, grads, m, v, [], steps, [1e-2, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0])
 
     params, grads, (m, v, _) = lists()
     expected = [p - 1e-2 for p in params]
@@ -193,13 +193,19 @@ def test_list_operator_refuses_bad_lists_and_changes_nothing(change, words):
         [],
         [torch.zeros(()) for _ in params],
         [0.1, 0.9, 0.99, 1e-8, 0.0, 0.0, 0.0],
-        1.0,
     ]
     change(args)
     before = [t.clone() for group in args[:6] for t in group]
     with pytest.raises(RuntimeError, match=words):
         torch.ops.fused_ml.adam_(*args)
     assert all(map(torch.equal, before, [t for group in args[:6] for t in group]))
+
+
+def test_list_operator_refuses_a_factor_that_is_no_number():
+    param, factor = torch.ones(3), torch.ones(2)
+    with pytest.raises(RuntimeError, match="gradient_factor: expected one number on the CPU"):
+        torch.ops.fused_ml.sgd_([param], [torch.ones(3)], [], [0.1, 0.0, 0.0, 0.0, 0.0, 0.0], False, factor)
+    assert torch.equal(param, torch.ones(3))
 
 
 def test_unknown_plan_is_refused():

@@ -141,7 +141,7 @@ def test_adam(numel, dtype, isa):
     options = [1e-2, 0.9, 0.99, 1e-8, 0.1, 1.0, 0.0]
     raw.adam(*map(array, ours), 4, options, isa=isa)
     param, grad, exp_avg, exp_avg_sq = ([t] for t in theirs)
-    torch.ops.fused_ml.adam_(param, grad, exp_avg, exp_avg_sq, [], [torch.tensor(3.0)], options, 1.0)
+    torch.ops.fused_ml.adam_(param, grad, exp_avg, exp_avg_sq, [], [torch.tensor(3.0)], options)
     assert all(map(same_bits, ours, theirs))
 
 
@@ -152,7 +152,7 @@ def test_sgd(numel, momentum, dtype, isa):
     theirs = [t.clone() for t in ours]
     options = [1e-2, 0.9 * momentum, 0.1, 0.05, 0.0, 0.0]
     raw.sgd(*map(array, ours), options=options, isa=isa)
-    torch.ops.fused_ml.sgd_(theirs[:1], theirs[1:2], theirs[2:], options, False, 1.0)
+    torch.ops.fused_ml.sgd_(theirs[:1], theirs[1:2], theirs[2:], options, False)
     assert all(map(same_bits, ours, theirs))
 
 

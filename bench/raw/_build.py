@@ -13,7 +13,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "build" / "raw" / ("_raw" + sysconfig.get_config_var("EXT_SUFFIX"))
-SOURCES = [*(ROOT / "csrc" / "raw").glob("*.cpp"), *(ROOT / "csrc" / "cpu").glob("isa_*.cpp")]
+SOURCES = [*(ROOT / "csrc" / "raw").glob("*.cpp")]
 
 
 def _stale() -> bool:
@@ -34,7 +34,6 @@ def build() -> None:
     fresh = MODULE.with_name(f"{os.getpid()}.so")  # renamed when whole: another process may build at the same time
     command = [
         os.environ.get("CXX", "c++"), "-shared", "-fPIC", *runpy.run_path(str(ROOT / "setup.py"))["FLAGS"],
-        '-DFUSED_ML_REGION="../raw/region.h"',
         *(f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))),
         *map(str, SOURCES), "-o", str(fresh), "-ldl", "-pthread", *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
     ]  # fmt: skip

@@ -114,7 +114,7 @@ struct MultiTensorArguments {
 
 enum class MultiTensorFormula : int { sgd, sgd_momentum, adam, adam_amsgrad };
 
-// The kernels of one instruction set. Each region defines one; the choice is made once, at load.
+// The kernels of one instruction set; the choice is made once, at load.
 struct Kernels {
   const char* name;
   void (*rowwise)(RowwiseOp, const RowwiseOptions&, const RowwiseArguments&);
@@ -127,15 +127,5 @@ struct Kernels {
 enum class InstructionSet : int { baseline, avx2, avx512, count };
 
 const Kernels& kernels();  // those of the chosen instruction set
-
-namespace baseline {
-extern const Kernels kernels;
-}
-namespace avx2 {
-extern const Kernels kernels;
-}
-namespace avx512 {
-extern const Kernels kernels;
-}
 
 }  // namespace fused_ml

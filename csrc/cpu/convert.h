@@ -74,7 +74,8 @@ FUSED_ML_INLINE void store_step_past(const A* __restrict from, T* __restrict to)
   copy_step(from, step);
   const auto each = [&](auto* out, const auto& stream) {  // of the widest vectors: each is a store
     using Vector = std::remove_pointer_t<decltype(out)>;
-    for (size_t i = 0; i < sizeof(step) / sizeof(Vector); ++i) {
+    constexpr size_t count = kStep * sizeof(T) / sizeof(Vector);
+    for (size_t i = 0; i < count; ++i) {
       stream(out + i, reinterpret_cast<const Vector*>(step)[i]);
     }
   };

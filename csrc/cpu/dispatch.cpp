@@ -7,6 +7,25 @@
 
 namespace fused_ml {
 
+// What the region of a level defines (isa_<level>_*.cpp).
+#define FUSED_ML_LEVEL(level)                                                                \
+  namespace level {                                                                          \
+  void run_rowwise(RowwiseOp, const RowwiseOptions&, const RowwiseArguments&);               \
+  int64_t count_rows(const RowwiseArguments&, int64_t begin, int64_t end);                   \
+  void run_pointwise(PointwiseOp, const PointwiseOptions&, const PointwiseArguments&);       \
+  void multi_tensor_update(MultiTensorFormula, const MultiTensorArguments&);                 \
+  void multi_tensor_square_sum(const MultiTensorArguments&);                                 \
+  constexpr Kernels kernels = {#level,        run_rowwise,         count_rows,               \
+                               run_pointwise, multi_tensor_update, multi_tensor_square_sum}; \
+  }
+
+FUSED_ML_LEVEL(baseline)
+#if defined(__x86_64__)
+FUSED_ML_LEVEL(avx2)
+FUSED_ML_LEVEL(avx512)
+#endif
+#undef FUSED_ML_LEVEL
+
 namespace {
 
 constexpr int kLevels = static_cast<int>(InstructionSet::count);

@@ -13,8 +13,3 @@
 
 #include "arguments.h"
 #include "parallel.h"
-
-// What a region holds: the kernels, or, for the raw module of the tests (csrc/raw), the bare formulas.
-#ifndef FUSED_ML_REGION
-#define FUSED_ML_REGION "region.h"
-#endif

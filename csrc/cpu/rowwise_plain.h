@@ -123,12 +123,14 @@ class PlainLoop {
     }
     A offset[kTileRows];
     for (int64_t l = 0; l < count; ++l) offset[l] = plain_coefficients<F, A>(f, sum[l]).offset;
+    const A* g = in_place(a.x) ? array(a.x) + g_row : x;
+    const A* p = in_place(a.y) ? array(a.y) + p_row : y;
+    const int64_t g_step = in_place(a.x) ? a.x.by_class : width,
+                  p_step = in_place(a.y) ? a.y.by_class : width;
     with_type<A>(a.out_type, a.out.data, [&](auto* base) {
       auto* out = base + offset_of(a.out, a.inner, row);
-      for (int64_t c = 0; c < a.classes; ++c, out += a.out.by_class) {
-        const A* g = in_place(a.x) ? array(a.x) + g_row + c * a.x.by_class : x + c * width;
-        const A* p = in_place(a.y) ? array(a.y) + p_row + c * a.y.by_class : y + c * width;
-        map_lanes(g, p, offset, count, past, out);
+      for (int64_t c = 0; c < a.classes; ++c) {
+        map_lanes(g + c * g_step, p + c * p_step, offset, count, past, out + c * a.out.by_class);
       }
     });
   }

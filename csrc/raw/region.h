@@ -1,5 +1,4 @@
-// One instruction set's bare formulas. In place of cpu/region.h: the same sources cpu/isa_*.cpp include it,
-// so that it is compiled as the kernels are.
+// One instruction set's bare formulas, compiled as the kernels are.
 
 #include "../formulas/exp_below.h"
 #include "formulas.h"

@@ -113,7 +113,7 @@ class Scale:
     text_batch: int
 
 
-FULL = Scale(digit_steps=600, text_steps=240, text_batch=320)
+FULL = Scale(digit_steps=600, text_steps=100, text_batch=320)
 QUICK = Scale(digit_steps=200, text_steps=60, text_batch=256)
 
 

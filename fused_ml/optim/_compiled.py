@@ -57,8 +57,3 @@ def step_by_lists(optimizer: FusedStep, factor: Tensor | None = None) -> None:
     """Step every group, its gradients times `factor`."""
     for group in optimizer.param_groups:
         optimizer._update_lists(group, factor)
-
-
-def multiplied(grads: list[Tensor], factor: Tensor | None) -> list[Tensor]:
-    """The gradients, or copies times `factor`, rounded as :func:`torch.nn.utils.clip_grad_norm_` rounds them."""
-    return grads if factor is None else [(grad * factor).to(grad.dtype) for grad in grads]

@@ -11,7 +11,6 @@ from torch.optim.adam import adam
 
 from fused_ml._namespaces import complete
 from fused_ml.optim._base import TORCH_STEP, FusedStep, number
-from fused_ml.optim._compiled import multiplied
 from fused_ml.optim._plan import ParameterState
 
 __all__ = ["Adam", "adam"]
@@ -106,7 +105,7 @@ class Adam(FusedStep, torch.optim.Adam):
         params, grads, steps = [], [], []  # type: ignore[var-annotated]
         states = [], [], []  # type: ignore[var-annotated]
         self._init_group(group, params, grads, *states, steps)
-        torch.ops.fused_ml.adam_(params, multiplied(grads, factor), *states, steps, self._options(group), 1.0)
+        torch.ops.fused_ml.adam_(params, grads, *states, steps, self._options(group), factor)
 
     def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
         self._init_group({**group, "params": [param]}, [], [], [], [], [], [])

@@ -10,7 +10,6 @@ from torch.optim.sgd import sgd
 
 from fused_ml._namespaces import complete
 from fused_ml.optim._base import TORCH_STEP, FusedStep, number
-from fused_ml.optim._compiled import multiplied
 from fused_ml.optim._plan import ParameterState
 
 __all__ = ["SGD", "sgd"]
@@ -80,16 +79,16 @@ class SGD(FusedStep, torch.optim.SGD):
     def _update_lists(self, group: dict[str, Any], factor: Tensor | None) -> None:
         params, grads, buffers = [], [], []  # type: ignore[var-annotated]
         self._init_group(group, params, grads, buffers)
-        grads, options = multiplied(grads, factor), self._options(group)
+        options = self._options(group)
         if not group["momentum"]:
-            torch.ops.fused_ml.sgd_(params, grads, [], options, False, 1.0)
+            torch.ops.fused_ml.sgd_(params, grads, [], options, False, factor)
             return
         for first in (True, False):
             chosen = [i for i, buffer in enumerate(buffers) if (buffer is None) == first]
             if chosen:
                 made = [torch.zeros_like(params[i]) if first else buffers[i] for i in chosen]
                 torch.ops.fused_ml.sgd_(
-                    [params[i] for i in chosen], [grads[i] for i in chosen], made, options, first, 1.0
+                    [params[i] for i in chosen], [grads[i] for i in chosen], made, options, first, factor
                 )
                 for i, buffer in zip(chosen, made, strict=True):
                     self.state[params[i]]["momentum_buffer"] = buffer

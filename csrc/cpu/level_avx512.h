@@ -1,4 +1,4 @@
-// The kernels, compiled for AVX-512 (F, BW, DQ, VL), with full-width vectors.
+// Compiles FUSED_ML_REGION for AVX-512 (F, BW, DQ, VL), with full-width vectors.
 #include "prelude.h"
 
 #pragma GCC push_options

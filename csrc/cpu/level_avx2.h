@@ -1,4 +1,4 @@
-// The kernels, compiled for AVX2 with FMA.
+// Compiles FUSED_ML_REGION for AVX2 with FMA.
 #include "prelude.h"
 
 #pragma GCC push_options

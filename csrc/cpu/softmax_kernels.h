@@ -1,4 +1,4 @@
-// The rowwise operators: which formula, in which arithmetic.
+// One instruction set's rowwise operators; cross entropy is compiled on its own.
 #pragma once
 
 #include "../formulas/softmax.h"
@@ -7,21 +7,12 @@
 
 namespace FUSED_ML_NAMESPACE {
 
+void run_cross_entropy(RowwiseOp op, const RowwiseOptions& options, const RowwiseArguments& a);
+
 template <class A>
-void run_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseArguments& a) {
+void run_rowwise_in(RowwiseOp op, const RowwiseOptions& options, const RowwiseArguments& a) {
   const A sign = static_cast<A>(options.sign);
-  const CrossEntropyOptions<A> o{static_cast<A>(options.label_smoothing),
-                                 static_cast<A>(options.label_smoothing / static_cast<double>(a.classes)),
-                                 static_cast<A>(options.z_loss), static_cast<A>(options.softcap)};
   switch (op) {
-    case RowwiseOp::cross_entropy_plain:
-      return rowwise<CrossEntropyPlain<A>, A>({o}, a);
-    case RowwiseOp::cross_entropy_class:
-      return o.softcap == A(0) ? rowwise<CrossEntropyClass<A, false>, A>({o}, a)
-                               : rowwise<CrossEntropyClass<A>, A>({o}, a);
-    case RowwiseOp::cross_entropy_distribution:
-      return o.softcap == A(0) ? rowwise<CrossEntropyDistribution<A, false>, A>({{o}}, a)
-                               : rowwise<CrossEntropyDistribution<A>, A>({{o}}, a);
     case RowwiseOp::softmax:
       return rowwise<Softmax<A>, A>({sign}, a);
     case RowwiseOp::log_softmax:
@@ -34,6 +25,8 @@ void run_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseArgum
       return PickLoop<A>(a).run();
     case RowwiseOp::pick_backward:
       return PickLoop<A>(a).run_backward();
+    default:
+      return run_cross_entropy(op, options, a);
   }
 }
 
@@ -49,14 +42,14 @@ int64_t count_rows(const RowwiseArguments& a, const Index* targets, int64_t begi
   }
   return count;
 }
-inline int64_t count_rows(const RowwiseArguments& a, int64_t begin, int64_t end) {
+int64_t count_rows(const RowwiseArguments& a, int64_t begin, int64_t end) {
   if (a.target_bytes == 1) return count_rows(a, static_cast<const uint8_t*>(a.target), begin, end);
   if (a.target_bytes == 4) return count_rows(a, static_cast<const int32_t*>(a.target), begin, end);
   return count_rows(a, static_cast<const int64_t*>(a.target), begin, end);
 }
 
-inline void rowwise_table(RowwiseOp op, const RowwiseOptions& options, const RowwiseArguments& a) {
-  a.type == DType::float64 ? run_rowwise<double>(op, options, a) : run_rowwise<float>(op, options, a);
+void run_rowwise(RowwiseOp op, const RowwiseOptions& options, const RowwiseArguments& a) {
+  a.type == DType::float64 ? run_rowwise_in<double>(op, options, a) : run_rowwise_in<float>(op, options, a);
 }
 
 }  // namespace FUSED_ML_NAMESPACE

@@ -1,4 +1,4 @@
-// The multi_tensor frame instantiated with each optimizer's formula.
+// One instruction set's optimizer steps.
 #pragma once
 
 #include "../formulas/adam.h"

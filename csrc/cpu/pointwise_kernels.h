@@ -1,4 +1,4 @@
-// The pointwise operators: which formula, in which arithmetic.
+// One instruction set's pointwise operators.
 #pragma once
 
 #include "../formulas/binary_cross_entropy.h"
@@ -8,7 +8,7 @@
 namespace FUSED_ML_NAMESPACE {
 
 template <class A>
-void run_pointwise(PointwiseOp op, const PointwiseOptions& o, const PointwiseArguments& a) {
+void run_pointwise_in(PointwiseOp op, const PointwiseOptions& o, const PointwiseArguments& a) {
   switch (op) {
     case PointwiseOp::binary_cross_entropy:
       return pointwise<BinaryCrossEntropy<A>, A>({}, a);
@@ -22,8 +22,9 @@ void run_pointwise(PointwiseOp op, const PointwiseOptions& o, const PointwiseArg
   }
 }
 
-inline void pointwise_table(PointwiseOp op, const PointwiseOptions& options, const PointwiseArguments& a) {
-  a.x.type == DType::float64 ? run_pointwise<double>(op, options, a) : run_pointwise<float>(op, options, a);
+void run_pointwise(PointwiseOp op, const PointwiseOptions& options, const PointwiseArguments& a) {
+  a.x.type == DType::float64 ? run_pointwise_in<double>(op, options, a)
+                             : run_pointwise_in<float>(op, options, a);
 }
 
 }  // namespace FUSED_ML_NAMESPACE

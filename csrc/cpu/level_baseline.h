@@ -1,4 +1,4 @@
-// The kernels, compiled for any x86-64, or for another architecture's default.
+// Compiles FUSED_ML_REGION for any x86-64, or for another architecture's default.
 #include "prelude.h"
 
 #define FUSED_ML_NAMESPACE fused_ml::baseline

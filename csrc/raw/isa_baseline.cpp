@@ -1,0 +1,2 @@
+#define FUSED_ML_REGION "../raw/region.h"
+#include "../cpu/level_baseline.h"
