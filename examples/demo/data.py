@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sklearn.datasets import load_digits  # type: ignore[import-untyped]
-from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
 from torch import Tensor
 
 # The lit segments of a seven-segment display, a to g (top, clockwise, then the middle bar), for each digit.
@@ -62,6 +60,9 @@ class Text:
 
 def digits() -> Split:
     """scikit-learn's 1,797 handwritten digits: 64 pixels in [0, 1] and the class."""
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped]  # a second, before anything is seen
+    from sklearn.model_selection import train_test_split  # type: ignore[import-untyped]
+
     bunch = load_digits()
     pixels, classes = (bunch.data / 16.0).astype("float32"), bunch.target.astype("int64")
     parts = train_test_split(pixels, classes, test_size=0.2, stratify=classes, random_state=0)
