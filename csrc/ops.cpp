@@ -1,6 +1,7 @@
 // Every operator of fused_ml: its schema, and the function that carries it out on the CPU. Read this first.
 #include "ops.h"
 
+#include "catalog_operators.h"
 #include "kept_memory.h"
 #include "multi_tensor_schemas.h"
 
@@ -52,11 +53,12 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   // input's gradient, target's gradient
   m.def(
       "binary_cross_entropy_with_logits(Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, "
-      "Tensor? normalizer, Tensor? grad_output, int reduction, float focal_gamma, float focal_alpha, "
-      "float label_smoothing, float ignore_index, ScalarType loss_dtype, bool loss, bool grad_input, "
-      "bool grad_target) -> Tensor[]");
-  m.def("logsigmoid(Tensor input, ScalarType dtype) -> Tensor");
-  m.def("logsigmoid_backward(Tensor grad_output, Tensor input) -> Tensor");
+      "Tensor? normalizer, Tensor? grad_output, int reduction, ScalarType loss_dtype, bool loss, bool "
+      "grad_input, "
+      "bool grad_target, float focal_gamma, float focal_alpha, float label_smoothing, float ignore_index) -> "
+      "Tensor[]");
+  // Every other pointwise operator: catalog/pointwise.h, and pointwise_ops.cpp for its arguments.
+  for (const auto& each : fused_ml::pointwise_operators()) m.def((each.name + each.schema).c_str());
   // tensor *= factor, a number that is not read here; nothing is touched where it is 1. CUDA alone: on the
   // CPU Python looks at the number.
   m.def("scale_(Tensor(a!) tensor, Tensor factor) -> ()");
@@ -96,8 +98,7 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, CPU, m) {
   m.impl("nll_loss", TORCH_BOX(&fused_ml::nll_loss));
   m.impl("nll_loss_backward", TORCH_BOX(&fused_ml::nll_loss_backward));
   m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&fused_ml::binary_cross_entropy_with_logits));
-  m.impl("logsigmoid", TORCH_BOX(&fused_ml::logsigmoid));
-  m.impl("logsigmoid_backward", TORCH_BOX(&fused_ml::logsigmoid_backward));
+  for (const auto& each : fused_ml::pointwise_operators()) m.impl(each.name.c_str(), each.run);
   m.impl("sgd_", TORCH_BOX(&fused_ml::sgd_));
   m.impl("adam_", TORCH_BOX(&fused_ml::adam_));
 }

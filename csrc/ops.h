@@ -41,11 +41,9 @@ Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const T
 std::vector<Tensor> binary_cross_entropy_with_logits(
     const Tensor& input, const Tensor& target, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& pos_weight, const std::optional<Tensor>& normalizer,
-    const std::optional<Tensor>& grad_output, int64_t reduction, double focal_gamma, double focal_alpha,
-    double label_smoothing, double ignore_index, ScalarType loss_dtype, bool loss, bool grad_input,
-    bool grad_target);
-Tensor logsigmoid(const Tensor& input, ScalarType dtype);
-Tensor logsigmoid_backward(const Tensor& grad_output, const Tensor& input);
+    const std::optional<Tensor>& grad_output, int64_t reduction, ScalarType loss_dtype, bool loss,
+    bool grad_input, bool grad_target, double focal_gamma, double focal_alpha, double label_smoothing,
+    double ignore_index);
 void scale_(const Tensor& tensor, const Tensor& factor);  // cuda/pointwise_device.cpp
 
 // The optimizers: multi_tensor_ops.cpp.

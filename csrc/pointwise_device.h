@@ -7,8 +7,7 @@
 namespace fused_ml {
 
 struct PointwiseCall {
-  PointwiseOp op;
-  PointwiseOptions options;
+  PointwiseFormula formula;
   PointwiseArguments arguments;      // without gradient_scale and sum
   double denominator = 1;            // of the sum and the gradients, if there is no
   std::optional<Tensor> normalizer;  // [] on the input's device

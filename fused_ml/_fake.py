@@ -103,31 +103,6 @@ def _(grad_output, input, target, weight, ignore_index, total_weight):
     return torch.empty_like(input)
 
 
-@register_fake("fused_ml::binary_cross_entropy_with_logits")
-def _(input, target, weight, pos_weight, normalizer, grad_output, reduction, focal_gamma, focal_alpha, label_smoothing,
-      ignore_index, loss_dtype, loss, grad_input, grad_target):  # fmt: skip
-    outputs = []
-    if loss:
-        outputs.append(
-            torch.empty_like(target, dtype=loss_dtype) if reduction == 0 else input.new_empty((), dtype=loss_dtype)
-        )
-    if grad_input:
-        outputs.append(torch.empty_like(input))
-    if grad_target:
-        outputs.append(torch.empty_like(input, dtype=target.dtype))
-    return outputs
-
-
-@register_fake("fused_ml::logsigmoid")
-def _(input, dtype):
-    return input.new_empty(input.shape, dtype=dtype)
-
-
-@register_fake("fused_ml::logsigmoid_backward")
-def _(grad_output, input):
-    return torch.empty_like(input)
-
-
 @register_fake("fused_ml::scale_")
 def _(tensor, factor):
     return None

@@ -1,7 +1,6 @@
 // Instantiates every formula in a kernel, so that nvcc compiles each for a device. Compiled only, never run.
+#include "../csrc/catalog/pointwise.h"
 #include "../csrc/formulas/adam.h"
-#include "../csrc/formulas/binary_cross_entropy.h"
-#include "../csrc/formulas/logsigmoid.h"
 #include "../csrc/formulas/rowwise_blocks.h"
 #include "../csrc/formulas/sgd.h"
 #include "../csrc/formulas/softmax.h"
@@ -21,6 +20,19 @@ __device__ A rowwise(const F& f, A x, A y) {
   return out;
 }
 
+template <class A, class... F>
+__device__ A pointwise(A x, A y, fm::List<F...>) {
+  const fm::PointwiseInputs<A> in{x, y, x, y, x};
+  A sum = 0;
+  const auto add = [&](const auto& f) {
+    const auto r = fm::evaluate(f, in, fm::prepared(f, x));
+    sum += r.value + r.dx + r.dt;
+  };
+  const A options[] = {x, y, x, y};
+  (add(fm::with_options<F>(options)), ...);
+  return sum;
+}
+
 template <class A>
 __global__ void formulas(A* data) {
   const A x = data[0], y = data[1];
@@ -29,10 +41,7 @@ __global__ void formulas(A* data) {
             rowwise(fm::CrossEntropyDistribution<A>{{o}}, x, y) + rowwise(fm::Softmax<A>{x}, x, y) +
             rowwise(fm::LogSoftmax<A>{}, x, y) + rowwise(fm::SoftmaxBackward<A>{x}, x, y) +
             rowwise(fm::LogSoftmaxBackward<A>{{x}}, x, y);
-  const fm::PointwiseInputs<A> in{x, y, x, y, x};
-  const auto loss = [&](const auto& f) { return f(in, f.prepare(x)); };
-  data[3] = loss(fm::BinaryCrossEntropy<A>{}).dx + loss(fm::FocalBinaryCrossEntropy<A>{x, y, x, y}).dt +
-            loss(fm::LogSigmoid<A>{}).value + fm::log(x) + fm::sigmoid(y);
+  data[3] = pointwise(x, y, fm::Pointwise<A>{}) + fm::log(x) + fm::sigmoid(y);
 }
 
 template __global__ void formulas(float*);

@@ -26,7 +26,7 @@ for shape in {SHAPES}:
     ops.nll_loss_backward(loss, y, target, None, -100, total)
     ops.scale_(y, loss)
     ops.binary_cross_entropy_with_logits(
-        x, x.sigmoid(), None, None, None, None, 1, 0.0, -1.0, 0.0, float("nan"), torch.float32, True, True, True)
+        x, x.sigmoid(), None, None, None, None, 1, torch.float32, True, True, True, 0.0, -1.0, 0.0, float("nan"))
 print("done")
 """
 # Aligned, shifted and strided parameters; clipped; under a scaler, skipped and not.

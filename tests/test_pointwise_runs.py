@@ -23,8 +23,8 @@ def operator(x, t, weight=None, pos_weight=None, upstream=None, reduction="sum",
     """-> loss, both gradients; with `upstream` the gradients alone."""
     focal_options = (2.0, 0.25, 0.1, -100.0) if focal else (0.0, -1.0, 0.0, math.nan)
     return torch.ops.fused_ml.binary_cross_entropy_with_logits(
-        x, t, weight, pos_weight, None, upstream, REDUCTIONS[reduction], *focal_options, t.dtype,
-        upstream is None, True, True,
+        x, t, weight, pos_weight, None, upstream, REDUCTIONS[reduction], t.dtype, upstream is None,
+        True, True, *focal_options,
     )  # fmt: skip
 
 

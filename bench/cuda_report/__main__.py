@@ -10,6 +10,8 @@ from pathlib import Path
 from . import model, sass, traffic
 
 EXCESS = 1.05
+ACTIVATION_BYTES = 30 << 10  # of code, of a kernel
+ARCHITECTURE_BYTES = 2 << 20  # of all kernels, compressed
 # Threads of a block and dynamic shared memory of a usual launch: csrc/cuda/rowwise_tiling.cpp.
 LAUNCHES = {
     "rowwise_kernel": (128, 16 << 10),
@@ -25,14 +27,14 @@ ONE_BY_ONE = (
     "weights",
     "total",
     "prepare",
-    "Variant<float, 1,",
-    "Variant<double, 1,",
+    "mixed, 1,",
+    "double, 1,",
 )  # a thread takes single elements
 LARGE = 256 << 20  # bytes of the tensors that the model is asked about
 OF = {"cross_entropy": "rowwise_kernel<CrossEntropyPlain<float>", "log_softmax": "rowwise_kernel<LogSoftmax<float>",
       "log_softmax_backward": "rowwise_kernel<LogSoftmaxBackward<float>",
-      "binary_cross_entropy_with_logits": "pointwise_kernel<Variant<float, 4, false, true, both>, BinaryCross",
-      "logsigmoid": "pointwise_kernel<Variant<float, 4, false, true, value>, LogSigmoid",
+      "binary_cross_entropy_with_logits": "pointwise_kernel<BinaryCrossEntropy, float, 4, even, all>",
+      "logsigmoid": "pointwise_kernel<LogSigmoid, float, 4, even, value>",
       "Adam": "update_kernel<Adam<float>, float", "SGD": "update_kernel<SgdMomentum<float>, float"}  # fmt: skip
 
 
@@ -51,6 +53,30 @@ def shortcomings(kernel: sass.Kernel) -> list[str]:
     if 16 not in kernel.stores and "reduce" not in kernel.name and "square_sum" not in kernel.name:
         found.append("no store of 16 bytes")
     return found
+
+
+def formula_of(kernel: sass.Kernel) -> str | None:
+    """Of a pointwise kernel."""
+    match = re.match(r"pointwise_kernel<(\w+),", kernel.name)
+    return match and match[1]
+
+
+def excess_code(architecture: str, kernels: list[sass.Kernel]) -> list[str]:
+    """What is over its budget."""
+    losses = {formula_of(k) for k in kernels if k.name.endswith(", all>")}
+    large = [k for k in kernels if formula_of(k) not in {None, *losses} and k.code > ACTIVATION_BYTES]
+    total = sass.library_bytes(architecture)
+    found = [f"{kernel.name}: {kernel.code} bytes of code" for kernel in large]
+    return found + [f"{total} bytes in the library"] * (total > ARCHITECTURE_BYTES)
+
+
+def code_table(found: dict[str, list[sass.Kernel]]) -> list[str]:
+    lines = [f"| KB of code | {' | '.join(f'sm_{a}' for a in found)} |", "| --- |" + " ---: |" * len(found)]
+    formulas = dict.fromkeys(formula_of(k) for kernels in found.values() for k in kernels if formula_of(k))
+    rows = {f: [sum(k.code for k in kernels if formula_of(k) == f) for kernels in found.values()] for f in formulas}
+    rows["all kernels"] = [sum(k.code for k in kernels) for kernels in found.values()]
+    rows["in the library, compressed"] = [sass.library_bytes(a) for a in found]
+    return lines + [f"| {name} | {' | '.join(f'{n / 1024:.0f}' for n in row)} |" for name, row in rows.items()]
 
 
 def widths(values: set[int]) -> str:
@@ -122,6 +148,10 @@ row's own numbers).
 
 {kernels}
 
+{code}
+
+An activation's kernel may have {activation} KB, and an architecture {architecture} MB in the library.
+
 ## Bytes
 
 Counted by running the sources on the CPU (`tests/cuda_on_cpu`): read of the operands and written in all, over the
@@ -155,13 +185,16 @@ def main() -> int:
     version = re.search(r"release ([\d.]+)", sass.subprocess.check_output([compiler, "--version"], text=True))
     text = TEXT.format(
         excess=EXCESS, nvcc=version[1] if version else "?", architectures=", ".join(f"sm_{a}" for a in found),
-        kernels="\n".join(kernel_table(found)), traffic="\n".join(traffic_table(moved)), large=LARGE >> 20,
+        kernels="\n".join(kernel_table(found)), code="\n".join(code_table(found)),
+        activation=ACTIVATION_BYTES >> 10, architecture=ARCHITECTURE_BYTES >> 20,
+        traffic="\n".join(traffic_table(moved)), large=LARGE >> 20,
         copy=model.COPY_SHARE, latency=model.LATENCY * 1e9, launch=model.LAUNCH * 1e6,
         model="\n".join(model_table(found, moved)),
     )  # fmt: skip
     if arguments.output:
         arguments.output.write_text(text)
     failures = [f"sm_{a} {k.name}: {problem}" for a, rows in found.items() for k in rows for problem in shortcomings(k)]
+    failures += [f"sm_{a} {problem}" for a, rows in found.items() for problem in excess_code(a, rows)]
     failures += [f"{t.operator} {t.shape} {t.dtype}: {t.excess:.3f}x the least" for t in moved if t.excess > EXCESS]
     fine = f"{sum(map(len, found.values()))} kernels without spills; {len(moved)} calls within {EXCESS}x of the least"
     print("\n".join(failures) or f"cuda_report: {fine}")

@@ -11,15 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = (
-    "multi_tensor.cu",
-    "multi_tensor_prepare.cu",
-    "pointwise.cu",
-    "reduce.cu",
-    "rowwise.cu",
-    "scale.cu",
-)  # those with kernels
-FLAGS = ("-O3", "-std=c++20", "--expt-relaxed-constexpr")
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+FLAGS = ("-O3", "-std=c++20", "--expt-relaxed-constexpr", "-Xfatbin=-compress-all", "--compress-mode=size")
+INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/", re.MULTILINE)
+INSTRUCTION_BYTES = 16
 ACCESS = re.compile(r"\b(LDG|STG|LDL|STL)\.?([\w.]*)")
 
 
@@ -34,6 +29,7 @@ class Kernel:
     loads: set[int] = field(default_factory=set)  # widths in bytes, of global memory
     stores: set[int] = field(default_factory=set)
     local: int = 0  # accesses of local memory
+    code: int = 0  # bytes
 
 
 def tool(name: str) -> str:
@@ -50,18 +46,19 @@ def nvcc() -> str | None:
     return shutil.which("nvcc") or shutil.which(f"{home}/bin/nvcc")
 
 
-def compile_cubin(source: Path, architecture: str) -> Path:
-    """The cubin of a source, made anew when a header or source is newer."""
-    cubin = ROOT / "build" / "cuda_report" / f"{source.stem}.sm_{architecture}.cubin"
+def compiled(source: Path, architecture: str) -> Path:
+    """A source's code as it comes into the library, compressed; made anew when a header or source is newer."""
+    fatbin = ROOT / "build" / "cuda_report" / f"{source.stem}.sm_{architecture}.fatbin"
     newest = max(path.stat().st_mtime for path in (ROOT / "csrc").rglob("*.*") if path.is_file())
-    if not cubin.exists() or cubin.stat().st_mtime < newest:
-        cubin.parent.mkdir(parents=True, exist_ok=True)
+    if not fatbin.exists() or fatbin.stat().st_mtime < newest:
+        fatbin.parent.mkdir(parents=True, exist_ok=True)
         compiler = nvcc()
         if compiler is None:
             raise SystemExit("cuda_report: no nvcc: put a CUDA toolkit's on the PATH, or set CUDA_HOME")
-        command = [compiler, *FLAGS, f"-arch=sm_{architecture}", "-cubin", "-o", str(cubin), str(source)]
+        target = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
+        command = [compiler, *FLAGS, target, "-fatbin", "-o", str(fatbin), str(source)]
         subprocess.run(command, check=True)
-    return cubin
+    return fatbin
 
 
 def _dump(*arguments: str) -> str:
@@ -79,14 +76,15 @@ def width(modifiers: str) -> int:
     return 4
 
 
-def read_cubin(cubin: Path) -> list[Kernel]:
-    usage = _dump("-res-usage", str(cubin))
+def read(fatbin: Path) -> list[Kernel]:
+    usage = _dump("-res-usage", str(fatbin))
     found = {}
     pattern = r"Function (\S+):\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)"
     for name, registers, stack, shared, local in re.findall(pattern, usage):
         found[name] = Kernel(name, int(registers), int(shared), int(stack) + int(local))
-    for part in re.split(r"\n\s+Function : ", _dump("-sass", str(cubin)))[1:]:
+    for part in re.split(r"\n\s+Function : ", _dump("-sass", str(fatbin)))[1:]:
         kernel = found[part.split(None, 1)[0]]
+        kernel.code = INSTRUCTION_BYTES * len(INSTRUCTION.findall(part))
         for operation, modifiers in ACCESS.findall(part):
             if operation in ("LDL", "STL"):
                 kernel.local += 1
@@ -103,8 +101,19 @@ def short_names(names: list[str]) -> dict[str, str]:
         name = re.sub(r"^void ", "", name)
         name = name[: _end_of_name(name)]
         name = re.sub(r"fused_ml::(cuda|formulas)::|\(anonymous namespace\)::", "", name)
-        result[mangled] = re.sub(r"\(Wanted\)(\d)", lambda m: ("value", "gradient", "both")[int(m[1])], name)
+        result[mangled] = re.sub(VARIANT, _variant, name)
     return result
+
+
+VARIANT = r"Variant<(\w+)<(\w+)>, \w+, (\d), (\w+), (\w+), (\w+), (\w+)> ?"
+
+
+def _variant(match: re.Match[str]) -> str:
+    """A variant of a pointwise kernel (csrc/cuda/pointwise.cuh), in words."""
+    formula, arithmetic, run, *flags = match.groups()
+    mixed, even, value, gradient = (flag == "true" for flag in flags)
+    results = "value" if not gradient else "all" if value else "gradient"
+    return f"{formula}, {arithmetic}{' mixed' * mixed}, {run}, {'even, ' * even}{results}"
 
 
 def _end_of_name(name: str) -> int:
@@ -121,8 +130,13 @@ def kernels(architecture: str) -> list[Kernel]:
     """All kernels, with short names."""
     found = []
     for source in SOURCES:
-        found += read_cubin(compile_cubin(ROOT / "csrc" / "cuda" / source, architecture))
+        found += read(compiled(source, architecture))
     names = short_names([kernel.name for kernel in found])
     for kernel in found:
         kernel.name = names[kernel.name]
     return sorted(found, key=lambda kernel: kernel.name)
+
+
+def library_bytes(architecture: str) -> int:
+    """What an architecture adds to the library."""
+    return sum(compiled(source, architecture).stat().st_size for source in SOURCES)

@@ -56,7 +56,7 @@ def _cross_entropy(x: Tensor, target: Tensor) -> object:
 def _bce(x: Tensor, target: Tensor) -> object:
     nan = float("nan")
     return torch.ops.fused_ml.binary_cross_entropy_with_logits(
-        x, target, None, None, None, None, 1, 0.0, -1.0, 0.0, nan, x.dtype, True, True, False
+        x, target, None, None, None, None, 1, x.dtype, True, True, False, 0.0, -1.0, 0.0, nan
     )
 
 
@@ -98,7 +98,7 @@ CASES = (
     Case("log_softmax_backward", (256, 1000), lambda x: [x.clone()], _log_softmax_backward, lambda x: x.nbytes),
     Case("binary_cross_entropy_with_logits, loss and gradient", (512, 512), lambda x: [x.sigmoid()], _bce,
          lambda x: x.nbytes, together=True),
-    Case("logsigmoid", (512, 512), lambda x: [], lambda x: torch.ops.fused_ml.logsigmoid(x, x.dtype),
+    Case("logsigmoid", (512, 512), lambda x: [], lambda x: torch.ops.fused_ml.logsigmoid(x),
          lambda x: x.nbytes),
     Case("SGD, with momentum", (512, 512), _momentum, _sgd, lambda x: 2 * x.nbytes, together=True),
     Case("Adam", (512, 512), _moments, _adam, lambda x: 3 * x.nbytes, together=True),

@@ -19,8 +19,7 @@ SOURCES = [*(ROOT / "csrc" / "raw").glob("*.cpp")]
 def _stale() -> bool:
     if not MODULE.exists():
         return True
-    headers = (path for folder in ("raw", "cpu", "formulas") for path in (ROOT / "csrc" / folder).glob("*.h"))
-    read = [*SOURCES, *headers, Path(__file__), ROOT / "setup.py"]
+    read = [*SOURCES, *(ROOT / "csrc").rglob("*.h"), Path(__file__), ROOT / "setup.py"]
     return max(path.stat().st_mtime for path in read) > MODULE.stat().st_mtime
 
 

@@ -77,10 +77,11 @@ struct PointwiseArguments {
   double* sum = nullptr;      // of the values
 };
 
-enum class PointwiseOp : int { binary_cross_entropy, focal_binary_cross_entropy, logsigmoid };
-
-struct PointwiseOptions {
-  double focal_gamma = 0, focal_alpha = -1, label_smoothing = 0, ignore_index = __builtin_nan("");
+// A formula of catalog/pointwise.h by its place there, and its options in their order.
+constexpr int kPointwiseOptions = 4;
+struct PointwiseFormula {
+  int code = 0;
+  double options[kPointwiseOptions] = {};
 };
 
 // A tensor list in an optimizer step. Operands of an entry: parameter, gradient, then the states.
@@ -119,7 +120,7 @@ struct Kernels {
   const char* name;
   void (*rowwise)(RowwiseOp, const RowwiseOptions&, const RowwiseArguments&);
   int64_t (*count_rows)(const RowwiseArguments&, int64_t begin, int64_t end);  // that have a class
-  void (*pointwise)(PointwiseOp, const PointwiseOptions&, const PointwiseArguments&);
+  void (*pointwise)(const PointwiseFormula&, const PointwiseArguments&);
   void (*multi_tensor_update)(MultiTensorFormula, const MultiTensorArguments&);
   void (*multi_tensor_square_sum)(const MultiTensorArguments&);
 };

@@ -1,13 +1,11 @@
 // The pointwise frame: elements of any strides, with an optional sum. No mathematics, no torch.
 //
-// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>: two loops over a piece
-// rather than one, for where a single element's chain of operations is long, those that wait for their turn
-// fill the CPU's scheduler and the units idle. The elements are taken in chunks of kChunk, each with its own
-// partial sum: the same bits for any number of threads.
+// It walks over memory, converts, sums and shares the work among threads, once for all formulas, and hands a
+// formula's loops pieces of elements that lie side by side in the arithmetic type. The elements are taken in
+// chunks of kChunk, each with its own partial sum: the same bits for any number of threads.
 #pragma once
 
-#include "../formulas/pointwise_types.h"
-#include "convert.h"
+#include "pointwise_piece.h"
 #include "short_runs.h"
 #include "vector_loops.h"
 
@@ -16,11 +14,11 @@ namespace FUSED_ML_NAMESPACE {
 constexpr int64_t kChunk = 16384;  // elements a task
 constexpr int64_t kPiece = 1024;   // elements at a time: the converted operands stay in the first-level cache
 
-template <class F, class A>
-class PointwiseLoop {
+template <class A>
+class PointwiseFrame {
  public:
-  PointwiseLoop(const F& formula, const PointwiseArguments& arguments)
-      : f(formula), a(arguments), short_runs(a) {}
+  PointwiseFrame(const PieceLoops<A>& loops, const A* options, const PointwiseArguments& arguments)
+      : loop(choose(loops, arguments)), options(options), a(arguments), short_runs(a) {}
 
   void run() const {
     const int64_t chunks = divide_up(a.numel, kChunk);
@@ -32,23 +30,30 @@ class PointwiseLoop {
   }
 
  private:
-  const F f;
+  const PieceLoop<A> loop;
+  const A* const options;
   const PointwiseArguments& a;
   const ShortRuns<A> short_runs;
 
-  struct Piece {
+  struct Buffers {
     alignas(64) A x[kPiece], t[kPiece], w[kPiece + kShortRun], p[kPiece + kShortRun], g[kPiece],
-        value[kPiece], dx[kPiece], dt[kPiece], prepared[kPiece];
+        value[kPiece], dx[kPiece], dt[kPiece], ready[kPiece];
   };
 
+  static PieceLoop<A> choose(const PieceLoops<A>& loops, const PointwiseArguments& a) {
+    if (a.dt.data) return loops.all;
+    if (!a.dx.data) return loops.value;
+    return a.value.data || a.sum ? loops.both : loops.gradient;
+  }
+
   double run_chunk(int64_t first) const {
-    Piece piece;
-    fill(piece.t, A(0));
-    fill(piece.w, A(1));
-    fill(piece.p, A(1));
-    fill(piece.g, A(a.gradient_scale));
-    if (repeats(a.w)) short_runs.repeat(a.w, kPiece + kShortRun, piece.w);
-    if (repeats(a.p)) short_runs.repeat(a.p, kPiece + kShortRun, piece.p);
+    Buffers buffers;
+    fill(buffers.t, A(0));
+    fill(buffers.w, A(1));
+    fill(buffers.p, A(1));
+    fill(buffers.g, A(a.gradient_scale));
+    if (repeats(a.w)) short_runs.repeat(a.w, kPiece + kShortRun, buffers.w);
+    if (repeats(a.p)) short_runs.repeat(a.p, kPiece + kShortRun, buffers.p);
     const int64_t last = first + kChunk < a.numel ? first + kChunk : a.numel;
     const int64_t run = short_runs ? a.numel : a.sizes[a.dims - 1];
     double sum = 0;
@@ -56,7 +61,7 @@ class PointwiseLoop {
       const int64_t offset = i % run;
       int64_t count = run - offset < last - i ? run - offset : last - i;
       if (count > kPiece) count = kPiece;
-      sum += run_piece(i / run, offset, count, piece);
+      sum += run_piece(i / run, offset, count, buffers);
       i += count;
     }
     finish_past();
@@ -69,88 +74,54 @@ class PointwiseLoop {
 
   // Elements [offset, offset + count) of the innermost dimension, at index `outer` of the others; where that
   // is short, of all of them.
-  double run_piece(int64_t outer, int64_t offset, int64_t count, Piece& piece) const {
-    PointwiseInputs<const A*> in;
-    in.x = fetch(a.x, outer, offset, count, piece.x);
-    in.t = fetch(a.t, outer, offset, count, piece.t);
-    in.w = repeats(a.w) ? piece.w + short_runs.phase(offset) : fetch(a.w, outer, offset, count, piece.w);
-    in.p = repeats(a.p) ? piece.p + short_runs.phase(offset) : fetch(a.p, outer, offset, count, piece.p);
-    in.g = fetch(a.g, outer, offset, count, piece.g);
-    A* value = place(a.value, outer, offset, piece.value);
-    A* dx = place(a.dx, outer, offset, piece.dx);
-    A* dt = place(a.dt, outer, offset, piece.dt);
-    const bool wants_value = a.value.data || a.sum;
-    const Ahead ahead = ahead_of(outer, offset + count);
-    const Past past{where_past(a.value, offset), where_past(a.dx, offset)};
-    prepare(in.x, count, ahead, piece.prepared);
-    if (a.dt.data) {
-      compute<true, true, true>(in, piece.prepared, count, ahead, past, value, dx, dt);
-    } else if (!a.dx.data) {
-      compute<true, false, false>(in, piece.prepared, count, ahead, past, value, dx, dt);
-    } else if (wants_value) {
-      compute<true, true, false>(in, piece.prepared, count, ahead, past, value, dx, dt);
-    } else {
-      compute<false, true, false>(in, piece.prepared, count, ahead, past, value, dx, dt);
-    }
-    put(a.value, outer, offset, count, piece.value);
-    put(a.dx, outer, offset, count, piece.dx);
-    put(a.dt, outer, offset, count, piece.dt);
+  double run_piece(int64_t outer, int64_t offset, int64_t count, Buffers& b) const {
+    Piece<A> piece;
+    piece.count = count - count % kStep;
+    piece.x = fetch(a.x, outer, offset, count, b.x);
+    piece.t = fetch(a.t, outer, offset, count, b.t);
+    piece.w = repeats(a.w) ? b.w + short_runs.phase(offset) : fetch(a.w, outer, offset, count, b.w);
+    piece.p = repeats(a.p) ? b.p + short_runs.phase(offset) : fetch(a.p, outer, offset, count, b.p);
+    piece.g = fetch(a.g, outer, offset, count, b.g);
+    piece.value = place(a.value, outer, offset, b.value);
+    piece.dx = place(a.dx, outer, offset, b.dx);
+    piece.dt = place(a.dt, outer, offset, b.dt);
+    piece.ready = b.ready;
+    piece.past_value = where_past(a.value, offset);
+    piece.past_dx = where_past(a.dx, offset);
+    piece.ahead = ahead_of(outer, offset + count);
+    if (piece.count) loop(options, piece);
+    if (piece.count < count) run_rest(piece, count - piece.count);
+    put(a.value, outer, offset, count, b.value);
+    put(a.dx, outer, offset, count, b.dx);
+    put(a.dt, outer, offset, count, b.dt);
+    const A* value = piece.value;
     return a.sum ? sum_of(count, [=](int64_t i) { return value[i]; }) : 0.0;
   }
 
-  // Lines of the next piece to ask for, a step's at a time, the inputs' in the first loop and the outputs' in
-  // the second, so that memory is never idle: those of an operand that does not lie evenly, or is not there,
-  // again and again.
-  struct Ahead {
-    const char *x, *t, *value, *dx;
-    int64_t x_step, t_step, value_step, dx_step;
-  };
-  // Outputs that go past the caches, from their buffers and a step at a time: 16777216 BCE gradients into
-  // memory that is there 0.65 -> 0.52 ns an element and thread, and 0.58 where a piece at a time.
-  struct Past {
-    A *value, *dx;
-  };
+  // The elements behind the whole steps of a piece: copies of them, filled up to a step.
+  void run_rest(const Piece<A>& piece, int64_t rest) const {
+    alignas(64) A in[5][kStep] = {}, out[3][kStep];
+    const A* const from[] = {piece.x, piece.t, piece.w, piece.p, piece.g};
+    for (int k = 0; k < 5; ++k) {
+      for (int64_t i = 0; i < rest; ++i) in[k][i] = from[k][piece.count + i];
+    }
+    Piece<A> step = piece;
+    step.count = kStep;
+    step.x = in[0], step.t = in[1], step.w = in[2], step.p = in[3], step.g = in[4];
+    step.value = out[0], step.dx = out[1], step.dt = out[2];
+    step.past_value = step.past_dx = nullptr;
+    loop(options, step);
+    keep(a.value.data || a.sum, out[0], piece.value, piece.past_value, piece.count, rest);
+    keep(a.dx.data, out[1], piece.dx, piece.past_dx, piece.count, rest);
+    keep(a.dt.data, out[2], piece.dt, static_cast<A*>(nullptr), piece.count, rest);
+  }
+  static void keep(bool wanted, const A* from, A* to, A* past, int64_t at, int64_t count) {
+    for (int64_t i = 0; wanted && i < count; ++i) to[at + i] = from[i];
+    for (int64_t i = 0; past && i < count; ++i) past[at + i] = from[i];
+  }
+
   A* where_past(const Elements& e, int64_t offset) const {
     return past_caches(e) ? static_cast<A*>(const_cast<void*>(e.data)) + offset : nullptr;
-  }
-
-  void prepare(const A* x, int64_t count, const Ahead& ahead, A* __restrict prepared) const {
-    const F formula = f;
-    int64_t i = 0;
-    for (; i + kStep <= count; i += kStep) {
-      __builtin_prefetch(ahead.x + i * ahead.x_step);
-      __builtin_prefetch(ahead.t + i * ahead.t_step);
-      FUSED_ML_LANES
-      for (int l = 0; l < kStep; ++l) prepared[i + l] = formula.prepare(x[i + l]);
-    }
-#pragma GCC ivdep
-    for (int64_t j = i; j < count; ++j) prepared[j] = formula.prepare(x[j]);
-  }
-
-  template <bool kValue, bool kDx, bool kDt>
-  void compute(const PointwiseInputs<const A*>& in, const A* prepared, int64_t count, const Ahead& ahead,
-               const Past& past, A* __restrict value, A* __restrict dx, A* __restrict dt) const {
-    const F formula = f;
-    const A *x = in.x, *t = in.t, *w = in.w, *p = in.p, *g = in.g;
-    const auto take = [=](int64_t i) {
-      const PointwiseResult<A> r = formula(PointwiseInputs<A>{x[i], t[i], w[i], p[i], g[i]}, prepared[i]);
-      if constexpr (kValue) value[i] = r.value;
-      if constexpr (kDx) dx[i] = r.dx;
-      if constexpr (kDt) dt[i] = r.dt;
-    };
-    int64_t i = 0;
-    for (; i + kStep <= count; i += kStep) {
-      __builtin_prefetch(ahead.value + i * ahead.value_step, 1);
-      __builtin_prefetch(ahead.dx + i * ahead.dx_step, 1);
-      FUSED_ML_LANES
-      for (int l = 0; l < kStep; ++l) take(i + l);
-      if (past.value) store_step_past(value + i, past.value + i);
-      if (past.dx) store_step_past(dx + i, past.dx + i);
-    }
-#pragma GCC ivdep
-    for (int64_t j = i; j < count; ++j) take(j);
-    for (int64_t j = i; past.value && j < count; ++j) past.value[j] = value[j];
-    for (int64_t j = i; past.dx && j < count; ++j) past.dx[j] = dx[j];
   }
 
   int64_t position(const Elements& e, int64_t outer, int64_t offset) const {
@@ -210,10 +181,5 @@ class PointwiseLoop {
     with_type<A>(e.type, e.data, [&](auto* p) { store_strided(buffer, count, p + at, step(e)); });
   }
 };
-
-template <class F, class A>
-void pointwise(const F& formula, const PointwiseArguments& a) {
-  PointwiseLoop<F, A>(formula, a).run();
-}
 
 }  // namespace FUSED_ML_NAMESPACE

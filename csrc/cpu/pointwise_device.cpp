@@ -11,7 +11,7 @@ void run_pointwise(const Tensor&, PointwiseCall& call) {
   call.arguments.gradient_scale = denominator == 0 ? 0 : gradient / denominator;
   double sum = 0;
   if (call.loss) call.arguments.sum = &sum;
-  kernels().pointwise(call.op, call.options, call.arguments);
+  kernels().pointwise(call.formula, call.arguments);
   if (call.loss) set_number(*call.loss, sum / denominator);
 }
 

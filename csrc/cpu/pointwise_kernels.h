@@ -1,30 +1,22 @@
-// One instruction set's pointwise operators.
+// One instruction set's pointwise kernels: the frame over every formula of the catalog.
 #pragma once
 
-#include "../formulas/binary_cross_entropy.h"
-#include "../formulas/logsigmoid.h"
+#include "../catalog/pointwise.h"
 #include "pointwise.h"
 
 namespace FUSED_ML_NAMESPACE {
 
-template <class A>
-void run_pointwise_in(PointwiseOp op, const PointwiseOptions& o, const PointwiseArguments& a) {
-  switch (op) {
-    case PointwiseOp::binary_cross_entropy:
-      return pointwise<BinaryCrossEntropy<A>, A>({}, a);
-    case PointwiseOp::focal_binary_cross_entropy:
-      return pointwise<FocalBinaryCrossEntropy<A>, A>(
-          {static_cast<A>(o.focal_gamma), static_cast<A>(o.focal_alpha), static_cast<A>(o.label_smoothing),
-           static_cast<A>(o.ignore_index)},
-          a);
-    case PointwiseOp::logsigmoid:
-      return pointwise<LogSigmoid<A>, A>({}, a);
-  }
+template <class A, class... F>
+void run_pointwise_in(const PointwiseFormula& formula, const PointwiseArguments& a, List<F...>) {
+  static constexpr PieceLoops<A> loops[] = {piece_loops_of<F, A>()...};
+  A options[kPointwiseOptions];
+  for (int i = 0; i < kPointwiseOptions; ++i) options[i] = static_cast<A>(formula.options[i]);
+  PointwiseFrame<A>(loops[formula.code], options, a).run();
 }
 
-void run_pointwise(PointwiseOp op, const PointwiseOptions& options, const PointwiseArguments& a) {
-  a.x.type == DType::float64 ? run_pointwise_in<double>(op, options, a)
-                             : run_pointwise_in<float>(op, options, a);
+void run_pointwise(const PointwiseFormula& formula, const PointwiseArguments& a) {
+  a.x.type == DType::float64 ? run_pointwise_in<double>(formula, a, Pointwise<double>{})
+                             : run_pointwise_in<float>(formula, a, Pointwise<float>{});
 }
 
 }  // namespace FUSED_ML_NAMESPACE

@@ -30,11 +30,12 @@ struct PointwiseTask {
   Number numerator;            // a.gradient_scale is multiplied by it, if it is there,
   Number denominator;          // and divided by this one
   double* partials = nullptr;  // [most_blocks()], sums of values; nullptr: not wanted
-  int64_t head = 0, runs = 0;  // chosen by launch_pointwise: elements before the first run; runs
+  int64_t head = 0, runs = 0;  // chosen at the launch: elements before the first run; runs
 };
-// Returns how many partial sums it writes.
-int64_t launch_pointwise(PointwiseOp op, const PointwiseOptions& options, const PointwiseTask& task,
-                         cudaStream_t stream);
+// A formula by its place in Activations or AllLosses (catalog/pointwise.h). They return how many partial sums
+// they write.
+int64_t launch_activation(int index, const double* options, const PointwiseTask& task, cudaStream_t stream);
+int64_t launch_loss(int index, const double* options, const PointwiseTask& task, cudaStream_t stream);
 
 // What a block works on: `rows` rows by `lanes` threads each, over all classes or a chunk of them.
 struct Tiling {

@@ -16,6 +16,12 @@ __host__ __device__ constexpr int bytes_of(DType type) {
   return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2;
 }
 
+// Of places in memory: a 64-bit division takes several times as long as one of 32 bits.
+__device__ __forceinline__ int64_t quotient(int64_t a, int64_t b) {
+  if ((a | b) >> 32) return a / b;
+  return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
+}
+
 // The type that arithmetic on a T is done in.
 template <class T>
 struct ArithmeticOf {

@@ -47,6 +47,7 @@ __device__ __forceinline__ void visit_runs(const MultiTensorTensor& tensor, int6
                                            const RunBody& run, const OneBody& one) {
   const int64_t runs = (tensor.numel - tensor.head) / kRun;
   const int64_t last = end / kRun < runs ? end / kRun : runs;
+#pragma unroll 1
   for (int64_t r = begin / kRun + threadIdx.x; r < last; r += kTensorThreads) run(tensor.head + r * kRun);
   if (begin > 0) return;
   const int64_t ragged = tensor.numel - runs * kRun;  // fewer than two runs
@@ -72,19 +73,13 @@ struct Offsets {
     for (int k = 0; k < kOperands; ++k) at[k] = tensor.layout ? 0 : i;
     if (!tensor.layout) return;
     const StridedLayout& layout = *reinterpret_cast<const StridedLayout*>(list.table + tensor.layout);
+#pragma unroll 1
     for (int d = layout.dims - 1; d >= 0; --d) {
       const int64_t size = layout.sizes[d], rest = quotient(i, size), position = i - rest * size;
 #pragma unroll
       for (int k = 0; k < kOperands; ++k) at[k] += position * layout.strides[k][d];
       i = rest;
     }
-  }
-
- private:
-  // A 64-bit division takes several times as long.
-  __device__ __forceinline__ static int64_t quotient(int64_t a, int64_t b) {
-    if ((a | b) >> 32) return a / b;
-    return static_cast<uint32_t>(a) / static_cast<uint32_t>(b);
   }
 };
 
@@ -168,6 +163,7 @@ __global__ void __launch_bounds__(kTensorThreads, 1)
       return;
     }
     const int64_t last = end < tensor.numel ? end : tensor.numel;
+#pragma unroll 1
     for (int64_t i = begin + threadIdx.x; i < last; i += kTensorThreads) one(i);
   });
 }
@@ -193,6 +189,7 @@ __global__ void __launch_bounds__(kTensorThreads)
       return;
     }
     const int64_t last = end < tensor.numel ? end : tensor.numel;
+#pragma unroll 1
     for (int64_t i = begin + threadIdx.x; i < last; i += kTensorThreads) one(i);
   });
   sum = block_sum<kTensorThreads>(sum);

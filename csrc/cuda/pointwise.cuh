@@ -1,12 +1,13 @@
 // The pointwise frame on CUDA: elements of any strides, with an optional sum. No mathematics, no torch.
 //
-// A formula is a function (PointwiseInputs<A>, prepare(x)) -> PointwiseResult<A>. A thread takes runs of kRun
-// elements, a grid apart. Where every operand lies so that runs are 16-byte aligned, kRun is the elements of
-// 16 bytes, and what lies before the first aligned element and after the last whole run is taken one by one;
-// else kRun is 1. Sums are in float64 throughout.
+// A thread takes runs of kRun elements, a grid apart. Where every operand lies so that runs are 16-byte
+// aligned, kRun is 4 of float32 and 8 of mixed types, and what lies before the first aligned element and
+// after the last whole run is taken one by one; else kRun is 1. Sums are in float64 throughout. A kernel has
+// code for the operands of its formula and variant alone, and its index loops are rolled: every byte is there
+// for each of some hundred formulas.
 #pragma once
 
-#include "../formulas/pointwise_types.h"
+#include "../formulas/pointwise.h"
 #include "pointwise_run.cuh"
 #include "reduce.cuh"
 
@@ -17,59 +18,53 @@ using formulas::PointwiseResult;
 
 constexpr int kPointwiseThreads = 256;
 
-// What is asked for: the value (or its sum), the gradients, or both. What nobody wants is not computed.
-enum class Wanted { value, gradient, both };
+enum Operand : unsigned { kX = 1, kT = 2, kW = 4, kP = 8, kG = 16, kValue = 32, kDx = 64, kDt = 128 };
+
+// How a kernel is compiled. kMixedTypes: operands of other types than A. kEvenWeights: w, p and g are each
+// one number for all elements, or not there. What is asked for: the value (or its sum), the gradients, or
+// both.
+template <class Formula, class Arithmetic, int kRunSize, bool kMixedTypes, bool kEvenWeights,
+          bool kWantsValue, bool kWantsGradient>
+struct Variant {
+  using F = Formula;
+  using A = Arithmetic;
+  static constexpr int kRun = kRunSize;
+  static constexpr bool kMixed = kMixedTypes, kEven = kEvenWeights;
+  static constexpr bool kLoss = !formulas::kActivation<F>, kThird = formulas::kTakesP<F, A>;
+  static constexpr unsigned kOperands = kX | (kLoss ? kT : 0u) | (kLoss && !kEven ? kW : 0u) |
+                                        (kThird && !kEven ? kP : 0u) | (kWantsGradient && !kEven ? kG : 0u) |
+                                        (kWantsValue ? kValue : 0u) | (kWantsGradient ? kDx : 0u) |
+                                        (kWantsGradient && kLoss ? kDt : 0u);
+  using Values = Run<A, kRun, kMixed>;
+  using OneByOne = Variant<F, A, 1, kMixed, kEven, kWantsValue, kWantsGradient>;
+};
 
 // An element's place in every operand.
+template <unsigned kOperands>
 struct Places {
   int64_t x = 0, t = 0, w = 0, p = 0, g = 0, value = 0, dx = 0, dt = 0;
 
-  __device__ __forceinline__ void add(const PointwiseArguments& a, int dim, int64_t index) {
-    x += index * a.x.strides[dim];
-    t += index * a.t.strides[dim];
-    w += index * a.w.strides[dim];
-    p += index * a.p.strides[dim];
-    g += index * a.g.strides[dim];
-    value += index * a.value.strides[dim];
-    dx += index * a.dx.strides[dim];
-    dt += index * a.dt.strides[dim];
-  }
-
-  template <class Index>
-  __device__ __forceinline__ void split(const PointwiseArguments& a, Index element) {
+  __device__ __forceinline__ Places(const PointwiseArguments& a, int64_t element) {
+#pragma unroll 1
     for (int d = a.dims - 1; d > 0; --d) {
-      const Index size = static_cast<Index>(a.sizes[d]), rest = element / size;
-      add(a, d, static_cast<int64_t>(element - rest * size));
+      const int64_t size = a.sizes[d], rest = quotient(element, size);
+      add(a, d, element - rest * size);
       element = rest;
     }
-    add(a, 0, static_cast<int64_t>(element));
+    add(a, 0, element);
   }
 
-  __device__ __forceinline__ static Places of(const PointwiseArguments& a, int64_t element) {
-    Places at;
-    if (a.dims == 1) {
-      at.add(a, 0, element);
-    } else if (a.numel <= 0xffffffffll) {  // a 64-bit division takes several times as long
-      at.split(a, static_cast<uint32_t>(element));
-    } else {
-      at.split(a, static_cast<uint64_t>(element));
-    }
-    return at;
+ private:
+  __device__ __forceinline__ void add(const PointwiseArguments& a, int dim, int64_t index) {
+    if constexpr (kOperands & kX) x += index * a.x.strides[dim];
+    if constexpr (kOperands & kT) t += index * a.t.strides[dim];
+    if constexpr (kOperands & kW) w += index * a.w.strides[dim];
+    if constexpr (kOperands & kP) p += index * a.p.strides[dim];
+    if constexpr (kOperands & kG) g += index * a.g.strides[dim];
+    if constexpr (kOperands & kValue) value += index * a.value.strides[dim];
+    if constexpr (kOperands & kDx) dx += index * a.dx.strides[dim];
+    if constexpr (kOperands & kDt) dt += index * a.dt.strides[dim];
   }
-};
-
-// How a kernel is compiled.
-template <class Arithmetic, int kRunSize, bool kMixedTypes, bool kEvenWeights, Wanted kWantedResults>
-struct Variant {
-  using A = Arithmetic;
-  static constexpr int kRun = kRunSize;
-  static constexpr bool kMixed = kMixedTypes;  // operands of other types than A
-  static constexpr bool kEven =
-      kEvenWeights;  // w, p and g are each one number for all elements, or not there
-  static constexpr bool kValue = kWantedResults != Wanted::gradient;
-  static constexpr bool kGradient = kWantedResults != Wanted::value;
-  using Operand = Run<A, kRun, kMixed>;
-  using OneByOne = Variant<A, 1, kMixed, kEven, kWantedResults>;
 };
 
 template <class A>
@@ -77,17 +72,18 @@ struct Weights {
   A w, p, g;
 };
 
-// Those of all elements where V::kEven; else w and p are not used, and g where there is no such operand.
+// Those of all elements where V::kEven; else what stands for an operand that is not there.
 template <class V>
 __device__ __forceinline__ Weights<typename V::A> weights(const PointwiseTask& task) {
   using A = typename V::A;
   double scale = task.a.gradient_scale;
-  if (V::kGradient && task.numerator.data) scale *= get_number(task.numerator);
-  if (V::kGradient && task.denominator.data) {
+  if ((V::kOperands & kDx) && task.numerator.data) scale *= get_number(task.numerator);
+  if ((V::kOperands & kDx) && task.denominator.data) {
     const double denominator = get_number(task.denominator);
     scale = denominator == 0 ? 0 : scale / denominator;
   }
-  if (!V::kEven || task.a.numel == 0) return {A(1), A(1), static_cast<A>(scale)};
+  Weights<A> all{A(1), A(1), static_cast<A>(scale)};
+  if (!V::kEven || task.a.numel == 0) return all;
   const auto first = [](const Elements& e, A absent) {
     A value[1];
     Run<A, 1, V::kMixed> one;
@@ -95,15 +91,20 @@ __device__ __forceinline__ Weights<typename V::A> weights(const PointwiseTask& t
     one.widen(e, 0, absent, value);
     return value[0];
   };
-  return {first(task.a.w, A(1)), first(task.a.p, A(1)), first(task.a.g, static_cast<A>(scale))};
+  if constexpr (V::kLoss) all.w = first(task.a.w, all.w);
+  if constexpr (V::kThird) all.p = first(task.a.p, all.p);
+  if constexpr (V::kOperands & kDx) all.g = first(task.a.g, all.g);
+  return all;
 }
 
-template <class V, class F>
+template <class V>
 class PointwiseBody {
  public:
   using A = typename V::A;
-  using Operand = typename V::Operand;
+  using F = typename V::F;
+  using Values = typename V::Values;
   static constexpr int kRun = V::kRun;
+  static constexpr unsigned kOperands = V::kOperands;
 
   __device__ __forceinline__ PointwiseBody(const F& formula, const PointwiseArguments& arguments,
                                            const Weights<A>& weights)
@@ -111,19 +112,32 @@ class PointwiseBody {
 
   // kRun elements from `element` on. Returns the sum of their values.
   __device__ __forceinline__ double take(int64_t element) const {
-    const Places at = Places::of(a, element);
-    A value[kRun], dx[kRun], dt[kRun];
-    compute(at, value, dx, dt);
+    const Places<kOperands> at(a, element);
+    Values x, t, w, p, g;
+    fetch<kX>(x, a.x, at.x);
+    fetch<kT>(t, a.t, at.t);
+    fetch<kW>(w, a.w, at.w);
+    fetch<kP>(p, a.p, at.p);
+    fetch<kG>(g, a.g, at.g);
+    A x_of[kRun], t_of[kRun], w_of[kRun], p_of[kRun], g_of[kRun], value[kRun], dx[kRun], dt[kRun];
+    widen<kX>(x, a.x, A(0), x_of);
+    widen<kT>(t, a.t, A(0), t_of);
+    widen<kW>(w, a.w, even.w, w_of);
+    widen<kP>(p, a.p, even.p, p_of);
+    widen<kG>(g, a.g, even.g, g_of);
     double sum = 0;
-    if constexpr (V::kValue) {
 #pragma unroll
-      for (int i = 0; i < kRun; ++i) sum += static_cast<double>(value[i]);
-      if (a.value.data) Operand::put(a.value, at.value, value);
+    for (int i = 0; i < kRun; ++i) {
+      const PointwiseInputs<A> in{x_of[i], t_of[i], w_of[i], p_of[i], g_of[i]};
+      const PointwiseResult<A> r = formulas::evaluate(f, in, formulas::prepared(f, in.x));
+      value[i] = r.value;
+      dx[i] = r.dx;
+      dt[i] = r.dt;
+      if constexpr (V::kLoss && (kOperands & kValue)) sum += static_cast<double>(value[i]);
     }
-    if constexpr (V::kGradient) {
-      if (a.dx.data) Operand::put(a.dx, at.dx, dx);
-      if (a.dt.data) Operand::put(a.dt, at.dt, dt);
-    }
+    put<kValue>(a.value, at.value, value);
+    put<kDx>(a.dx, at.dx, dx);
+    put<kDt>(a.dt, at.dt, dt);
     return sum;
   }
 
@@ -133,59 +147,46 @@ class PointwiseBody {
   const Weights<A>& even;
   const int inner;
 
-  __device__ __forceinline__ void compute(const Places& at, A (&value)[kRun], A (&dx)[kRun],
-                                          A (&dt)[kRun]) const {
-    Operand x, t, w, p, g;
-    fetch(x, a.x, at.x);
-    fetch(t, a.t, at.t);
-    if constexpr (!V::kEven) {
-      fetch(w, a.w, at.w);
-      fetch(p, a.p, at.p);
-      fetch(g, a.g, at.g);
-    }
-    A x_of[kRun], t_of[kRun], w_of[kRun], p_of[kRun], g_of[kRun];
-    widen(x, a.x, A(0), x_of);
-    widen(t, a.t, A(0), t_of);
-    if constexpr (!V::kEven) {
-      widen(w, a.w, A(1), w_of);
-      widen(p, a.p, A(1), p_of);
-      widen(g, a.g, even.g, g_of);
-    }
-#pragma unroll
-    for (int i = 0; i < kRun; ++i) {
-      PointwiseInputs<A> in{x_of[i], t_of[i], even.w, even.p, even.g};
-      if constexpr (!V::kEven) in = {x_of[i], t_of[i], w_of[i], p_of[i], g_of[i]};
-      const PointwiseResult<A> r = f(in, f.prepare(in.x));
-      value[i] = r.value;
-      dx[i] = r.dx;
-      dt[i] = r.dt;
-    }
+  template <unsigned kOperand>
+  __device__ __forceinline__ void fetch(Values& to, const Elements& e, int64_t at) const {
+    if constexpr (kOperands & kOperand) to.fetch(e, at, e.strides[inner]);
   }
-  __device__ __forceinline__ void fetch(Operand& to, const Elements& e, int64_t at) const {
-    to.fetch(e, at, e.strides[inner]);
-  }
-  __device__ __forceinline__ void widen(const Operand& from, const Elements& e, A absent,
+  template <unsigned kOperand>
+  __device__ __forceinline__ void widen(const Values& from, const Elements& e, A absent,
                                         A (&to)[kRun]) const {
-    from.widen(e, e.strides[inner], absent, to);
+    if constexpr (kOperands & kOperand) {
+      from.widen(e, e.strides[inner], absent, to);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kRun; ++i) to[i] = absent;
+    }
+  }
+  template <unsigned kOperand>
+  __device__ __forceinline__ void put(const Elements& e, int64_t at, const A (&from)[kRun]) const {
+    if constexpr (kOperands & kOperand) {
+      if (e.data) Values::put(e, at, from);
+    }
   }
 };
 
-template <class V, class F>
+template <class V>
 __global__ void __launch_bounds__(kPointwiseThreads, 1)
-    pointwise_kernel(const __grid_constant__ PointwiseTask task, const F f) {
+    pointwise_kernel(const __grid_constant__ PointwiseTask task, const typename V::F f) {
   const int64_t thread = static_cast<int64_t>(blockIdx.x) * kPointwiseThreads + threadIdx.x;
   const int64_t threads = static_cast<int64_t>(gridDim.x) * kPointwiseThreads;
   const auto even = weights<V>(task);
-  const PointwiseBody<V, F> runs(f, task.a, even);
+  const PointwiseBody<V> runs(f, task.a, even);
   double sum = 0;
+#pragma unroll 1
   for (int64_t run = thread; run < task.runs; run += threads) sum += runs.take(task.head + run * V::kRun);
   if constexpr (V::kRun > 1) {
-    const PointwiseBody<typename V::OneByOne, F> ragged(f, task.a, even);
+    const PointwiseBody<typename V::OneByOne> ragged(f, task.a, even);
     const int64_t in_runs = task.runs * V::kRun;
+#pragma unroll 1
     for (int64_t i = thread; i < task.a.numel - in_runs; i += threads)
       sum += ragged.take(i < task.head ? i : i + in_runs);
   }
-  if constexpr (V::kValue) {
+  if constexpr (V::kLoss && (V::kOperands & kValue)) {
     if (!task.partials) return;
     sum = block_sum<kPointwiseThreads>(sum);
     if (threadIdx.x == 0) task.partials[blockIdx.x] = sum;

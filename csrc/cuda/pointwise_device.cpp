@@ -1,5 +1,6 @@
 // The pointwise operators' CUDA side.
 #include "../pointwise_device.h"
+#include "../pointwise_entries.h"
 
 #include "../ops.h"
 
@@ -40,7 +41,11 @@ void run_pointwise(const Tensor& input, PointwiseCall& call) {
     partials = new_vector(input, cuda::most_blocks(), ScalarType::Double);
     task.partials = partials->mutable_data_ptr<double>();
   }
-  const int64_t count = cuda::launch_pointwise(call.op, call.options, task, device.stream());
+  const int code = call.formula.code;
+  const int64_t count =
+      code < kActivations
+          ? cuda::launch_activation(code, call.formula.options, task, device.stream())
+          : cuda::launch_loss(code - kActivations, call.formula.options, task, device.stream());
   if (!call.loss) return;
   cuda::launch_total({task.partials, count, call.denominator, task.denominator, call.loss->mutable_data_ptr(),
                       dtype_of(*call.loss)},

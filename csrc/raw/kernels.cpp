@@ -5,6 +5,7 @@
 
 #include "../formulas/adam.h"
 #include "../formulas/sgd.h"
+#include "../pointwise_entries.h"
 #include "module.h"
 
 namespace fused_ml::raw {
@@ -118,8 +119,8 @@ Elements elements_of(const py::array& array, const py::array& model, const char*
 }
 
 // value: what is written; nullopt: its sum alone, which is returned.
-double pointwise(PointwiseOp op, const py::array& x, OptionalArray target, OptionalArray grad,
-                 OptionalArray value, OptionalArray dx, const std::string& isa) {
+double pointwise(int code, const py::array& x, OptionalArray target, OptionalArray grad, OptionalArray value,
+                 OptionalArray dx, const std::string& isa) {
   const Kernels& kernels = kernels_at(isa);
   double sum = 0;
   PointwiseArguments a;
@@ -131,7 +132,7 @@ double pointwise(PointwiseOp op, const py::array& x, OptionalArray target, Optio
   if (dx) a.dx = elements_of(*dx, x, "a derivative");
   if (!value && !grad) a.sum = &sum;
   py::gil_scoped_release release;
-  kernels.pointwise(op, {}, a);
+  kernels.pointwise({code}, a);
   return sum;
 }
 
@@ -211,7 +212,7 @@ void define_kernels(py::module_& m) {
       "binary_cross_entropy",
       [](const py::array& x, const py::array& target, OptionalArray value, OptionalArray dx,
          const std::string& isa) {
-        return pointwise(PointwiseOp::binary_cross_entropy, x, target, {}, value, dx, isa);
+        return pointwise(code_of("binary_cross_entropy"), x, target, {}, value, dx, isa);
       },
       "The losses' sum, or with `value` each, and with `dx` their derivatives.", py::arg("x"),
       py::arg("target"), py::arg("value") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
@@ -219,7 +220,7 @@ void define_kernels(py::module_& m) {
   m.def(
       "logsigmoid",
       [](const py::array& x, OptionalArray value, OptionalArray grad, OptionalArray dx,
-         const std::string& isa) { return pointwise(PointwiseOp::logsigmoid, x, {}, grad, value, dx, isa); },
+         const std::string& isa) { return pointwise(code_of("logsigmoid"), x, {}, grad, value, dx, isa); },
       "The values, or with `grad` and `dx` grad times their derivatives.", py::arg("x"),
       py::arg("value") = py::none(), py::arg("grad") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
       py::arg("isa"));

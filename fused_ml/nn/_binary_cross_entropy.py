@@ -8,22 +8,22 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
+from torch.library import register_fake
 
 from fused_ml._explain import note
 from fused_ml.nn import _originals as TF
-from fused_ml.nn._calls import applier, by_composite, kernels_go_back, plain, scripted_as, torchs, why_not_plain
-from fused_ml.nn._support import (
-    FLOATING,
-    FLOATING_NAMES,
-    REDUCTIONS,
-    autocasts,
-    gradients_in_forward,
-    note_fallback,
-    resolve_reduction,
-    scale_gradient,
-    widened,
+from fused_ml.nn._calls import applier, plain, scripted_as, torchs, why_not_plain
+from fused_ml.nn._pointwise import (
+    LOSS_ARGUMENTS,
+    Operands,
+    Reading,
+    differentiable_loss,
+    fake_loss,
+    reduced,
+    refusal_of_input,
+    refusal_of_reduction,
 )
+from fused_ml.nn._support import FLOATING, REDUCTIONS, autocasts, note_fallback, resolve_reduction, widened
 
 _NAME = "binary_cross_entropy_with_logits"
 _PUBLIC = f"nn.functional.{_NAME}"
@@ -31,79 +31,46 @@ _op = torch.ops.fused_ml.binary_cross_entropy_with_logits.default
 
 
 class _Options(NamedTuple):
-    reduction: int
     focal_gamma: float
     focal_alpha: float  # negative: none
     label_smoothing: float
     ignore_index: float  # NaN: none
-    loss_dtype: torch.dtype
 
 
-def _composite(
-    input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, normalizer: Tensor | None,
-    o: _Options,
-) -> Tensor:  # fmt: skip
+def _composite(operands: Operands, reading: Reading, options: tuple[float, ...]) -> Tensor:
     """The same loss from differentiable torch operations: for second derivatives, and where no kernel exists."""
-    input, target = widened(input), widened(target)
+    o, input, target = _Options(*options), widened(operands.input), widened(operands.target)
     t = target * (1 - o.label_smoothing) + o.label_smoothing / 2 if o.label_smoothing else target
-    loss = TF.binary_cross_entropy_with_logits(input, t, pos_weight=pos_weight, reduction="none")
+    loss = TF.binary_cross_entropy_with_logits(input, t, pos_weight=operands.pos_weight, reduction="none")
     if o.focal_gamma:
         p = torch.sigmoid(input)
         loss = loss * (p * (1 - t) + (1 - p) * t) ** o.focal_gamma
     if o.focal_alpha >= 0:
         loss = loss * (o.focal_alpha * t + (1 - o.focal_alpha) * (1 - t))
-    if weight is not None:
-        loss = loss * weight
+    if operands.weight is not None:
+        loss = loss * operands.weight
     if not math.isnan(o.ignore_index):
         loss = torch.where(target == o.ignore_index, 0, loss)
-    if o.reduction == REDUCTIONS["none"]:
-        return loss.to(o.loss_dtype)
-    if o.reduction == REDUCTIONS["sum"]:
-        return loss.sum().to(o.loss_dtype)
-    return (loss.sum() / normalizer if normalizer is not None else loss.mean()).to(o.loss_dtype)
+    return reduced(loss, operands, reading)
 
 
-def _run(inputs: Any, o: _Options, loss: bool, grads: tuple[bool, bool], upstream: Tensor | None = None):
-    input, target, weight, pos_weight, normalizer = inputs
-    return _op(
-        input, target, weight, pos_weight, normalizer, upstream, o.reduction, o.focal_gamma,
-        o.focal_alpha, o.label_smoothing, o.ignore_index, o.loss_dtype, loss, grads[0], grads[1],
-    )  # fmt: skip
+def _run(
+    operands: Operands, reading: Reading, options: tuple[float, ...], loss: bool, grads: tuple[bool, bool],
+    upstream: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    found: list[Tensor] = _op(*operands, upstream, *reading, loss, *grads, *options)
+    return found
 
 
-class _BinaryCrossEntropyWithLogits(Function):
-    """mean and sum compute the gradients in forward; none, and float16, in backward."""
-
-    @staticmethod
-    def forward(ctx, input, target, weight, pos_weight, normalizer, *options):
-        ctx.options = _Options(*options)
-        inputs = (input, target, weight, pos_weight, normalizer)
-        needs = ctx.needs_input_grad[:2]
-        ctx.now = ctx.options.reduction != REDUCTIONS["none"] and gradients_in_forward(inputs, needs)
-        found = iter(_run(inputs, ctx.options, True, needs if ctx.now else (False, False)))
-        loss = next(found)
-        ctx.save_for_backward(*inputs, *(next(found) if ctx.now and need else None for need in needs))
-        return loss
-
-    @staticmethod
-    def backward(ctx, upstream):
-        *inputs, grad_input, grad_target = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:2]
-        if not kernels_go_back(_PUBLIC, upstream):
-            weights = (*inputs[2:], ctx.options)
-            grads = by_composite(lambda x, t: _composite(x, t, *weights), inputs[:2], needs, upstream)
-        elif ctx.now:
-            grads = [scale_gradient(g, upstream) if g is not None else None for g in (grad_input, grad_target)]
-        else:
-            found = iter(_run(inputs, ctx.options, False, needs, upstream))
-            grads = [next(found) if need else None for need in needs]
-        return (*grads, *(None,) * (3 + len(ctx.options)))
+@register_fake(f"fused_ml::{_NAME}")
+def _fake(input, target, weight, pos_weight, normalizer, grad_output, reduction, dtype, loss, *more):
+    return fake_loss(input, target, Reading(reduction, dtype), loss, more[:2])
 
 
 _apply = applier(
-    _BinaryCrossEntropyWithLogits,
-    f"{_NAME}(Tensor input, Tensor target, Tensor? weight, Tensor? pos_weight, Tensor? normalizer, int reduction, "
-    "float focal_gamma, float focal_alpha, float label_smoothing, float ignore_index, ScalarType loss_dtype) -> Tensor",
+    differentiable_loss(_PUBLIC, _run, _composite),
+    f"{_NAME}({LOSS_ARGUMENTS}, float focal_gamma, float focal_alpha, float label_smoothing, float ignore_index) -> "
+    "Tensor",
 )
 
 
@@ -127,10 +94,8 @@ def _refusal(input: Any, target: Any, weight: Any, pos_weight: Any, reduction: A
     """Why no kernel takes the call, or None."""
     if input is None or target is None or not plain(input, target, weight, pos_weight):
         return why_not_plain(input=input, target=target, weight=weight, pos_weight=pos_weight)
-    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
-        return "reduction must be 'none', 'mean' or 'sum'"
-    if input.dtype not in FLOATING or input.numel() == 0 or input.dim() > 8:
-        return f"input must be {FLOATING_NAMES}, of one element or more and at most 8 dimensions"
+    if reason := refusal_of_reduction(reduction) or refusal_of_input(input):
+        return reason
     if target.shape != input.shape:
         return "target must have the input's shape"
     if target.dtype not in FLOATING or (target.dtype == torch.float64) != (input.dtype == torch.float64):
@@ -221,21 +186,22 @@ def binary_cross_entropy_with_logits(
     if reduction not in REDUCTIONS:
         raise ValueError(f"{reduction} is not a valid value for reduction")
     narrow = target.dtype in (torch.bfloat16, torch.float16)
+    reading = Reading(REDUCTIONS[reduction], torch.float32 if narrow and autocasts(input) else target.dtype)
     options = _Options(
-        REDUCTIONS[reduction], float(focal_gamma), -1.0 if focal_alpha is None else float(focal_alpha),
-        float(label_smoothing), math.nan if ignore_index is None else float(ignore_index),
-        torch.float32 if narrow and autocasts(input) else target.dtype,
+        float(focal_gamma), -1.0 if focal_alpha is None else float(focal_alpha), float(label_smoothing),
+        math.nan if ignore_index is None else float(ignore_index),
     )  # fmt: skip
     normalizer = None
     if ignore_index is not None and reduction == "mean":
         normalizer = (target != ignore_index).sum()
     if reason:
-        loss = _composite(input, target, weight, pos_weight, normalizer, options)
+        loss = _composite(Operands(input, target, weight, pos_weight, normalizer), reading, options)
         note_fallback(_PUBLIC, reason, input)
         return loss
     note(_PUBLIC)
     shape = input.shape
-    args = (input, target, _expanded(weight, shape), _expanded(pos_weight, shape), normalizer)
+    operands = Operands(input, target, _expanded(weight, shape), _expanded(pos_weight, shape), normalizer)
     if torch.is_grad_enabled() and (input.requires_grad or target.requires_grad):
-        return _apply(*args, *options)
-    return _run(args, options, True, (False, False))[0]
+        differentiable: Tensor = _apply(*operands, *reading, *options)
+        return differentiable
+    return _run(operands, reading, options, True, (False, False), None)[0]

@@ -1,7 +1,7 @@
 """The package's CUDA sources as a library of CPU operators: the same operators, taken over from the CPU kernels.
 
 `load()` builds and loads it into this process; from then on CPU tensors go through the CUDA kernels, emulated, wherever
-csrc/cuda/ops.cu has one. As a command it builds only: `python tests/cuda_on_cpu/library.py [sanitizer]`.
+csrc/cuda/ops.cpp has one. As a command it builds only: `python tests/cuda_on_cpu/library.py [sanitizer]`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
-// Binary cross entropy of a logit x against a target t in [0, 1], with label smoothing e, positive weight p,
-// element weight w, and focal modulation (gamma, alpha).
+// Binary cross entropy of a logit x against a target t in [0, 1], with label smoothing e, positive weight p
+// and focal modulation (gamma, alpha).
 //
 //   t' = (1 - e) t + e / 2
 //   bce = (1 - t') softplus(x) + p t' softplus(-x)
-//   loss = w alpha_t (1 - p_t)^gamma bce,   p_t = t' s(x) + (1 - t') s(-x),   alpha_t = alpha t' + (1 -
+//   loss = alpha_t (1 - p_t)^gamma bce,   p_t = t' s(x) + (1 - t') s(-x),   alpha_t = alpha t' + (1 -
 //   alpha)(1 - t') dbce / dx = (1 - t') s(x) - p t' s(-x),   dp_t / dx = (2 t' - 1) s(x) s(-x),   s = sigmoid
 //
 // Every product with a weight of 0 is 0, so that the loss is finite wherever the mathematics is: an infinite
 // logit against its own target. Focal loss: Lin et al., 2017, arXiv:1708.02002.
 #pragma once
 
-#include "pointwise_types.h"
+#include "../pointwise.h"
 
 namespace FUSED_ML_NAMESPACE {
 
@@ -37,30 +37,31 @@ struct LogisticParts {
 // Neither smoothing nor focal modulation.
 template <class A>
 struct BinaryCrossEntropy {
+  static constexpr const char* kName = "binary_cross_entropy";
   FUSED_ML_INLINE A prepare(A x) const { return exp_nonpositive(-absolute(x)); }
-  FUSED_ML_INLINE PointwiseResult<A> operator()(const PointwiseInputs<A>& in, A prepared) const {
-    const LogisticParts<A> s = LogisticParts<A>::of(in.x, prepared);
-    const A no = A(1) - in.t, yes = in.p * in.t;
-    const A scale = in.w * in.g;
-    return {in.w * (times(no, s.softplus) + times(yes, s.softplus_negative)),
-            scale * (no * s.sigmoid - yes * s.sigmoid_negative),
-            scale * (in.p * s.softplus_negative - s.softplus)};
+  FUSED_ML_INLINE Term<A> operator()(A x, A t, A p, A prepared) const {
+    const LogisticParts<A> s = LogisticParts<A>::of(x, prepared);
+    const A no = A(1) - t, yes = p * t;
+    return {times(no, s.softplus) + times(yes, s.softplus_negative),
+            no * s.sigmoid - yes * s.sigmoid_negative, p * s.softplus_negative - s.softplus};
   }
 };
 
 template <class A>
 struct FocalBinaryCrossEntropy {
+  static constexpr const char* kName = "focal_binary_cross_entropy";
+  static constexpr const char* kOptions[] = {"focal_gamma", "focal_alpha", "label_smoothing", "ignore_index"};
   A gamma, alpha, smoothing;  // alpha < 0: none
   A ignore;                   // NaN: none
 
   FUSED_ML_INLINE A prepare(A x) const { return exp_nonpositive(-absolute(x)); }
-  FUSED_ML_INLINE PointwiseResult<A> operator()(const PointwiseInputs<A>& in, A prepared) const {
-    const LogisticParts<A> s = LogisticParts<A>::of(in.x, prepared);
-    const A t = (A(1) - smoothing) * in.t + A(0.5) * smoothing;
-    const A no = A(1) - t, yes = in.p * t;
+  FUSED_ML_INLINE Term<A> operator()(A x, A target, A p, A prepared) const {
+    const LogisticParts<A> s = LogisticParts<A>::of(x, prepared);
+    const A t = (A(1) - smoothing) * target + A(0.5) * smoothing;
+    const A no = A(1) - t, yes = p * t;
     const A bce = times(no, s.softplus) + times(yes, s.softplus_negative);
     const A bce_dx = no * s.sigmoid - yes * s.sigmoid_negative;
-    const A bce_dt = in.p * s.softplus_negative - s.softplus;
+    const A bce_dt = p * s.softplus_negative - s.softplus;
     // (1 - p_t)^gamma and its derivative by 1 - p_t; x^0 = 1 also at 0.
     const A miss = times(t, s.sigmoid_negative) + times(no, s.sigmoid);
     const bool flat = gamma == A(0);
@@ -72,14 +73,12 @@ struct FocalBinaryCrossEntropy {
     const bool balanced = alpha < A(0);
     const A class_weight = select(balanced, A(1), alpha * t + (A(1) - alpha) * no);
     const A class_weight_dt = select(balanced, A(0), alpha + alpha - A(1));
-    const A scale = in.w * in.g;
-    const bool out = in.t == ignore;
     const A loss = times(class_weight, times(power, bce));
     const A dx = class_weight * (times(power, bce_dx) + times(times(miss_dx, power_slope), bce));
     const A dt = (class_weight_dt * times(power, bce) +
                   class_weight * (times(power, bce_dt) + times(times(miss_dt, power_slope), bce))) *
                  (A(1) - smoothing);
-    return {select(out, A(0), in.w * loss), select(out, A(0), scale * dx), select(out, A(0), scale * dt)};
+    return {loss, dx, dt, target != ignore};
   }
 };
 

@@ -2,6 +2,7 @@
 // tensors.
 #include "../ops.h"
 
+#include "../catalog_operators.h"
 #include "../multi_tensor_schemas.h"
 
 #ifndef FUSED_ML_DEVICE_KEY
@@ -24,9 +25,8 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, FUSED_ML_DEVICE_KEY, m) {
   m.impl("nll_loss", TORCH_BOX(&fused_ml::nll_loss));
   m.impl("nll_loss_backward", TORCH_BOX(&fused_ml::nll_loss_backward));
   m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&fused_ml::binary_cross_entropy_with_logits));
-  m.impl("logsigmoid", TORCH_BOX(&fused_ml::logsigmoid));
+  for (const auto& each : fused_ml::pointwise_operators()) m.impl(each.name.c_str(), each.run);
   m.impl("scale_", TORCH_BOX(&fused_ml::scale_));
-  m.impl("logsigmoid_backward", TORCH_BOX(&fused_ml::logsigmoid_backward));
   m.impl("sgd_", TORCH_BOX(&fused_ml::sgd_));
   m.impl("adam_", TORCH_BOX(&fused_ml::adam_));
 }
