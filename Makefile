@@ -8,7 +8,7 @@ SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '
 RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
 # The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU and on a GPU.
-TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid pointwise_runs \
+TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid rows pointwise_runs \
 	rowwise_tiles scale cross_entropy cross_entropy_extras cross_entropy_in_place gradient_scale nll_loss softmax numerics \
 	gradcheck operators torch_samples dimension_orders hypothesis optim_steps optim_scaling optim_amp optim_state \
 	optim_changes optim_class optim_errors optim_on_device optim_gather))

@@ -34,6 +34,18 @@ def complete(name: str, ours: Iterable[str] = ()) -> None:
     vars(module).update(__getattr__=__getattr__, __dir__=__dir__, __all__=[*dict.fromkeys([*public, *ours])])
 
 
+def fused(name: str) -> tuple[str, ...]:
+    """The names of our module `name` that stand for torch's: what of it is written in this package."""
+    module, torchs = sys.modules[name], importlib.import_module(name.replace("fused_ml", "torch", 1))
+    return tuple(
+        sorted(
+            each
+            for each, value in vars(module).items()
+            if callable(value) and value.__module__.startswith("fused_ml.") and hasattr(torchs, each)
+        )
+    )
+
+
 class _Torchs(Loader):
     """Loads torch's module of another name, as the one object that it is."""
 

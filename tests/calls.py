@@ -7,10 +7,12 @@ classes; the result is differentiable by x twice.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
 import torch
+from rows import CALLS, name_of_options
 from torch import Tensor
 
 ROWS, CLASSES = 6, 5
@@ -50,7 +52,6 @@ rows = [
     Row("softmin", "rows", lambda F, x: F.softmin(x, -1)),
     Row("log_softmax", "rows", lambda F, x: F.log_softmax(x, 1)),
     Row("log_softmax", "columns", lambda F, x: F.log_softmax(x, 0)),
-    Row("logsigmoid", "", lambda F, x: F.logsigmoid(x)),
     Row("nll_loss", "mean", lambda F, x: F.nll_loss(x.square(), index(x))),
     Row("nll_loss", "none, weight", lambda F, x: F.nll_loss(x.square(), index(x), like(x, 2, 5), reduction="none")),
     Row("cross_entropy", "mean", lambda F, x: F.cross_entropy(x, index(x))),
@@ -70,3 +71,4 @@ rows = [
     Row("binary_cross_entropy_with_logits", "sum by both",
         lambda F, x: F.binary_cross_entropy_with_logits(x, x.square().tanh(), reduction="sum")),
 ]  # fmt: skip
+rows += [Row(row.name, name_of_options(options), partial(row.call, options=options)) for row, options in CALLS]

@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+from rows import ROWS
 
 import fused_ml
 import fused_ml.nn
@@ -20,8 +21,8 @@ MADE = {
     "LogSoftmax": [{}, {"dim": 1}],
     "Softmax": [{}, {"dim": -1}],
     "Softmin": [{}, {"dim": 0}],
-    "LogSigmoid": [{}],
     "BCEWithLogitsLoss": [{}, {"pos_weight": torch.ones(3)}],
+    **{row.module: row.options for row in ROWS},
 }
 
 

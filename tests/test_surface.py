@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rows import ROWS
 
 import fused_ml
 import fused_ml.nn
@@ -24,8 +25,8 @@ FUNCTIONS = (
     "log_softmax",
     "softmax",
     "softmin",
-    "logsigmoid",
     "binary_cross_entropy_with_logits",
+    *(row.name for row in ROWS),
 )
 MODULES = (
     "CrossEntropyLoss",
@@ -33,8 +34,8 @@ MODULES = (
     "LogSoftmax",
     "Softmax",
     "Softmin",
-    "LogSigmoid",
     "BCEWithLogitsLoss",
+    *(row.module for row in ROWS),
 )
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 EXPECTED = {

@@ -5,6 +5,7 @@ import torch
 from _torch_internal import CriterionTest, ModuleErrorEnum, criterion_tests, module_db, op_db
 from cases import name_of
 from compare import assert_same_form
+from rows import ROWS
 
 import fused_ml.nn as fnn
 import fused_ml.nn.functional as F
@@ -14,11 +15,11 @@ T = torch.nn.functional
 NAMES = {
     "nn.functional.cross_entropy": "cross_entropy",
     "nn.functional.nll_loss": "nll_loss",
-    "nn.functional.logsigmoid": "logsigmoid",
     "nn.functional.binary_cross_entropy_with_logits": "binary_cross_entropy_with_logits",
     "nn.functional.softmin": "softmin",
     "log_softmax": "log_softmax",
     "softmax": "softmax",
+    **{f"nn.functional.{row.name}": row.name for row in ROWS},
 }
 OPS = [op for op in op_db if op.name in NAMES]
 MODULES = [
@@ -27,8 +28,8 @@ MODULES = [
     "LogSoftmax",
     "Softmax",
     "Softmin",
-    "LogSigmoid",
     "BCEWithLogitsLoss",
+    *(row.module for row in ROWS),
 ]
 MODULE_INFOS = [info for info in module_db if info.module_cls in {getattr(torch.nn, name) for name in MODULES}]
 TOLERANCE = {

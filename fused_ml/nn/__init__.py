@@ -15,7 +15,7 @@ from fused_ml.nn.modules import *
 from torch.nn import *  # type: ignore[assignment,no-redef]
 from fused_ml.nn.modules import *
 
-from fused_ml._namespaces import complete as _complete
+from fused_ml._namespaces import complete as _complete, fused as _fused
 
 if _TYPE_CHECKING:
     from fused_ml.nn import functional as functional
@@ -23,5 +23,5 @@ if _TYPE_CHECKING:
 # The star import has brought torch's.
 globals().update({name: _sys.modules[f"{__name__}.{name}"] for name in ("functional", "modules")})
 
-FUSED = ("BCEWithLogitsLoss", "CrossEntropyLoss", "LogSigmoid", "LogSoftmax", "NLLLoss", "Softmax", "Softmin")
+FUSED = _fused(__name__)
 _complete(__name__)

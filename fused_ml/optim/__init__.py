@@ -15,7 +15,7 @@ from fused_ml.optim.adam import Adam as Adam
 from fused_ml.optim.adamw import AdamW as AdamW
 from fused_ml.optim.sgd import SGD as SGD
 
-from fused_ml._namespaces import complete as _complete
+from fused_ml._namespaces import complete as _complete, fused as _fused
 
-FUSED = ("SGD", "Adam", "AdamW")
+FUSED = _fused(__name__)
 _complete(__name__)

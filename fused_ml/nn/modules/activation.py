@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fused_ml._namespaces import complete
-from fused_ml.nn._logsigmoid import logsigmoid
-from fused_ml.nn._softmax import log_softmax, softmax, softmin
+from fused_ml.nn.functional._softmax import log_softmax, softmax, softmin
+from fused_ml.nn.functional.activation import logsigmoid
 from fused_ml.nn.modules._torchs import TracedAsTorchs
 
 __all__ = ["LogSigmoid", "LogSoftmax", "Softmax", "Softmin"]

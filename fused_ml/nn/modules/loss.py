@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fused_ml._namespaces import complete
-from fused_ml.nn._binary_cross_entropy import binary_cross_entropy_with_logits
-from fused_ml.nn._cross_entropy import cross_entropy
-from fused_ml.nn._nll_loss import nll_loss
+from fused_ml.nn.functional._binary_cross_entropy import binary_cross_entropy_with_logits
+from fused_ml.nn.functional._cross_entropy import cross_entropy
+from fused_ml.nn.functional._nll_loss import nll_loss
 from fused_ml.nn.modules._torchs import TracedAsTorchs, in_torchs_words
 
 __all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "NLLLoss"]

@@ -1,4 +1,4 @@
-"""Log-sigmoid."""
+"""The activations of single elements."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from torch import Tensor
 from fused_ml.nn._calls import scripted_as
 from fused_ml.nn._pointwise import Activation
 
+__all__ = ["logsigmoid"]
+
 _logsigmoid = Activation("logsigmoid", contiguous=True)
 
 
-def _scripted(input: Tensor) -> Tensor:
+def _log_sigmoid(input: Tensor) -> Tensor:
     return torch._C._nn.log_sigmoid(input)
 
 
-@scripted_as(_scripted)
+@scripted_as(_log_sigmoid)
 def logsigmoid(input: Tensor, *, out: Tensor | None = None) -> Tensor:
     r"""Log-sigmoid, elementwise: :func:`torch.nn.functional.logsigmoid`.
 

@@ -35,6 +35,8 @@ from fused_ml.nn._support import (
     rows_of,
 )
 
+__all__ = ["CrossEntropyStats", "cross_entropy"]
+
 _SUMMED = {name: code for name, code in REDUCTIONS.items() if name != "none"}
 
 

@@ -24,6 +24,8 @@ from fused_ml.nn._support import (
     resolve_reduction,
 )
 
+__all__ = ["nll_loss"]
+
 _NAME = "nn.functional.nll_loss"
 _op = torch.ops.fused_ml.nll_loss.default
 _backward = torch.ops.fused_ml.nll_loss_backward.default

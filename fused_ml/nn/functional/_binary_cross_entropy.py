@@ -25,6 +25,8 @@ from fused_ml.nn._pointwise import (
 )
 from fused_ml.nn._support import FLOATING, REDUCTIONS, autocasts, note_fallback, resolve_reduction, widened
 
+__all__ = ["binary_cross_entropy_with_logits"]
+
 _NAME = "binary_cross_entropy_with_logits"
 _PUBLIC = f"nn.functional.{_NAME}"
 _op = torch.ops.fused_ml.binary_cross_entropy_with_logits.default

@@ -13,6 +13,8 @@ from fused_ml.nn import _originals as TF
 from fused_ml.nn._calls import applier, kernels_go_back, plain, scripted_as, torchs, why_not_plain
 from fused_ml.nn._support import FLOATING, FLOATING_NAMES, autocasts, note_fallback, widened
 
+__all__ = ["log_softmax", "softmax", "softmin"]
+
 _SOFTMAX, _SOFTMIN, _LOG_SOFTMAX = "nn.functional.softmax", "nn.functional.softmin", "nn.functional.log_softmax"
 _softmax = torch.ops.fused_ml.softmax.default
 _softmax_backward = torch.ops.fused_ml.softmax_backward.default

@@ -1,0 +1,5 @@
+"""The losses of single elements."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

@@ -1,0 +1,63 @@
+"""The pointwise operators that follow from csrc/catalog/pointwise.h, a row each: what the tests of all run over.
+
+A row is tried by tests/test_rows.py (values, derivatives, layouts, threads, instruction sets, its module) and joins the
+tables of test_modes.py, test_operators.py, test_torch_samples.py, test_surface.py and test_modules.py.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Row(NamedTuple):
+    name: str  # of the function
+    module: str
+    options: tuple[dict[str, Any], ...] = ({},)  # keywords of both
+    reference: Callable[..., Tensor] | None = None  # exact in float64, where torch's own function is not
+    of_input: bool = False  # errors are relative to the input: torch's own lose the value's last bits
+    loss: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def torchs(self) -> Callable[..., Tensor]:
+        return getattr(torch.nn.functional, self.name)
+
+    @property
+    def exact(self) -> Callable[..., Tensor]:
+        return self.reference or self.torchs
+
+    @property
+    def parameters(self) -> Any:
+        """torch's, or none of a builtin, which has no signature."""
+        return {} if inspect.isbuiltin(self.torchs) else inspect.signature(self.torchs).parameters
+
+    def operands(self, x: Tensor) -> tuple[Tensor, ...]:
+        """An input and what the function takes beside it, at some distance."""
+        return (x, (0.7 * x + 0.3 * x.flip(-1 if x.dim() else ())).detach()) if self.loss else (x,)
+
+    def call(self, space: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
+        """By the function of a module of functions."""
+        return getattr(space, self.name)(*self.operands(x), **options)
+
+
+def loss(name: str, module: str, *options: dict[str, Any], reference: Callable[..., Tensor] | None = None) -> Row:
+    return Row(name, module, options or ({},), reference, loss=True)
+
+
+ROWS = (
+    Row("logsigmoid", "LogSigmoid"),
+)  # fmt: skip
+CALLS = [(row, options) for row in ROWS for options in row.options]
+LOSSES = [(row, options) for row, options in CALLS if row.loss]
+
+
+def name_of_options(value: Any) -> str | None:
+    """For a test's name."""
+    return ",".join(f"{k}={v}" for k, v in value.items()) if isinstance(value, dict) else None
