@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
+import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
@@ -16,14 +18,14 @@ LABEL_SIZE = 8  # class indices are int64
 PASSES: Mapping[str, tuple[int, int, int]] = {
     "cross_entropy": (1, 2, 2),  # read logits; read logits, write gradient; read logits, write gradient
     "nll_loss": (0, 1, 1),  # write gradient; the few log-probabilities it gathers are left out
-    "binary_cross_entropy_with_logits": (2, 3, 3),  # read logits and targets; also write gradient
     "log_softmax": (2, 3, 5),  # read x, write out; read out and its gradient, write gradient
     "softmax": (2, 3, 5),  # the same
-    "logsigmoid": (2, 3, 5),  # read x, write out; read x and the gradient of out, write gradient
     "SGD": (0, 0, 5),  # read p, g, momentum; write p, momentum
     "Adam": (0, 0, 7),  # read p, g, m, v; write p, m, v
     "AdamW": (0, 0, 7),  # the same
 }
+LOSS = (2, 3, 3)  # of single elements: read input and target; also write gradient
+ACTIVATION = (2, 3, 5)  # read x, write out; read x and the gradient of out, write gradient
 PART = {"forward": 0, "train": 0, "backward": 1, "both": 2}
 MORE_PASSES = {
     "reused": 1,  # read the gradient that is added to
@@ -31,6 +33,19 @@ MORE_PASSES = {
     "amp": 1,  # so does the check that they are finite
     "ema": 2,  # read and write the averages; the parameters are at hand
 }
+
+
+def takes_target(op: str) -> bool:
+    """Whether a function is a loss."""
+    function = getattr(importlib.import_module("fused_ml.nn.functional"), op)
+    return "target" in inspect.signature(function).parameters
+
+
+def passes_of(op: str) -> tuple[int, int, int]:
+    """The least number of passes, by part."""
+    return PASSES.get(op) or (LOSS if takes_target(op) else ACTIVATION)
+
+
 LABELLED = ("cross_entropy", "nll_loss")
 OPTIMIZERS = ("SGD", "Adam", "AdamW")
 LAYOUTS = ("contiguous", "channels_last", "transposed", "padded")
@@ -106,7 +121,7 @@ class Case:
     @property
     def moved_bytes(self) -> int:
         """The least number of bytes that the operator reads and writes."""
-        passes = PASSES[self.op][PART[self.part]] + MORE_PASSES.get(self.variant, 0)
+        passes = passes_of(self.op)[PART[self.part]] + MORE_PASSES.get(self.variant, 0)
         labels = self.elements // self.shape[1] * LABEL_SIZE if self.op in LABELLED else 0
         return passes * self.tensor_bytes + labels
 

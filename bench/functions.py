@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases import BCE, LABELLED, Case
+from bench.cases import LABELLED, Case, takes_target
 from bench.timing import Step
 
 PADDED_TO = 128  # rows of the padded layout start at multiples of it
@@ -40,7 +40,7 @@ class Inputs:
         self.grad_output: Tensor | None = None
         if case.op in LABELLED:
             self.args = (torch.randint(case.shape[1], (case.shape[0], *case.shape[2:])),)
-        elif case.op == BCE:
+        elif takes_target(case.op):
             self.args = (arranged(torch.rand(case.shape).to(dtype), case.layout),)
         else:
             self.args = (1,) if "softmax" in case.op else ()

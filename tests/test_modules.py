@@ -55,9 +55,8 @@ def arguments_of(name):
 
 
 def inputs_of(name):
-    return {"CrossEntropyLoss": (X, CLASSES), "NLLLoss": (X, CLASSES), "BCEWithLogitsLoss": (X, X.sigmoid())}.get(
-        name, (X,)
-    )
+    ours = {"CrossEntropyLoss": (X, CLASSES), "NLLLoss": (X, CLASSES), "BCEWithLogitsLoss": (X, X.sigmoid())}
+    return (ours | {row.module: row.operands(X) for row in ROWS}).get(name, (X,))
 
 
 @pytest.mark.parametrize("what", ["class", "constructor", "full argument list"])

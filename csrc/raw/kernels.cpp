@@ -119,9 +119,14 @@ Elements elements_of(const py::array& array, const py::array& model, const char*
 }
 
 // value: what is written; nullopt: its sum alone, which is returned.
-double pointwise(int code, const py::array& x, OptionalArray target, OptionalArray grad, OptionalArray value,
-                 OptionalArray dx, const std::string& isa) {
+double pointwise(int code, const std::vector<double>& options, const py::array& x, OptionalArray target,
+                 OptionalArray grad, OptionalArray value, OptionalArray dx, const std::string& isa) {
   const Kernels& kernels = kernels_at(isa);
+  const PointwiseEntry& entry = entry_at(code);
+  check(static_cast<int>(options.size()) == entry.options_count,
+        std::to_string(entry.options_count) + " options of " + entry.name);
+  PointwiseFormula formula{code};
+  std::copy(options.begin(), options.end(), formula.options);
   double sum = 0;
   PointwiseArguments a;
   a.numel = a.sizes[0] = x.size();
@@ -132,8 +137,30 @@ double pointwise(int code, const py::array& x, OptionalArray target, OptionalArr
   if (dx) a.dx = elements_of(*dx, x, "a derivative");
   if (!value && !grad) a.sum = &sum;
   py::gil_scoped_release release;
-  kernels.pointwise({code}, a);
+  kernels.pointwise(formula, a);
   return sum;
+}
+
+void define_elementwise_activation(py::module_& m, int code) {
+  m.def(
+      entry_at(code).name,
+      [code](const py::array& x, OptionalArray value, OptionalArray grad, OptionalArray dx,
+             const std::vector<double>& options,
+             const std::string& isa) { return pointwise(code, options, x, {}, grad, value, dx, isa); },
+      "The values, or with `grad` and `dx` grad times their derivatives.", py::arg("x"),
+      py::arg("value") = py::none(), py::arg("grad") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
+      py::arg("options") = std::vector<double>{}, py::arg("isa"));
+}
+
+void define_elementwise_loss(py::module_& m, int code) {
+  m.def(
+      entry_at(code).name,
+      [code](const py::array& x, const py::array& target, OptionalArray value, OptionalArray dx,
+             const std::vector<double>& options,
+             const std::string& isa) { return pointwise(code, options, x, target, {}, value, dx, isa); },
+      "The losses' sum, or with `value` each, and with `dx` their derivatives.", py::arg("x"),
+      py::arg("target"), py::arg("value") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
+      py::arg("options") = std::vector<double>{}, py::arg("isa"));
 }
 
 template <RowwiseOp op>
@@ -208,22 +235,9 @@ void define_kernels(py::module_& m) {
   define_activation<RowwiseOp::log_softmax>(m, "log_softmax");
   define_activation_backward<RowwiseOp::softmax_backward>(m, "softmax_backward");
   define_activation_backward<RowwiseOp::log_softmax_backward>(m, "log_softmax_backward");
-  m.def(
-      "binary_cross_entropy",
-      [](const py::array& x, const py::array& target, OptionalArray value, OptionalArray dx,
-         const std::string& isa) {
-        return pointwise(code_of("binary_cross_entropy"), x, target, {}, value, dx, isa);
-      },
-      "The losses' sum, or with `value` each, and with `dx` their derivatives.", py::arg("x"),
-      py::arg("target"), py::arg("value") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
-      py::arg("isa"));
-  m.def(
-      "logsigmoid",
-      [](const py::array& x, OptionalArray value, OptionalArray grad, OptionalArray dx,
-         const std::string& isa) { return pointwise(code_of("logsigmoid"), x, {}, grad, value, dx, isa); },
-      "The values, or with `grad` and `dx` grad times their derivatives.", py::arg("x"),
-      py::arg("value") = py::none(), py::arg("grad") = py::none(), py::arg("dx") = py::none(), py::kw_only(),
-      py::arg("isa"));
+  for (int code = 0; code < static_cast<int>(kPointwiseEntries.size()); ++code) {
+    code < kActivations ? define_elementwise_activation(m, code) : define_elementwise_loss(m, code);
+  }
   m.def("adam", adam, "Step t, in place; options in the order of AdamOptions.", py::arg("param"),
         py::arg("grad"), py::arg("exp_avg"), py::arg("exp_avg_sq"), py::arg("t"), py::arg("options"),
         py::kw_only(), py::arg("isa"));

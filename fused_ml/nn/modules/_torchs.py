@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import wraps
+from inspect import signature
 from typing import Any
 
 import torch
@@ -21,9 +24,21 @@ class TracedAsTorchs:
 
     __jit_ignored_attributes__ = ["__module__"]
 
-    def say_where_torchs_is(self) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if is_ours(cls):
+            cls.__init__ = _saying_where_torchs_is(cls.__init__)  # type: ignore[method-assign]
+
+
+def _saying_where_torchs_is(constructor: Callable[..., None]) -> Callable[..., None]:
+    @wraps(constructor)
+    def __init__(self: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
+        constructor(self, *args, **kwargs)
         if is_ours(type(self)):
             self.__module__ = type(self).__bases__[0].__module__
+
+    __init__.__signature__ = signature(constructor)  # type: ignore[attr-defined]  # inspect.getfullargspec unwraps nothing
+    return __init__
 
 
 def in_torchs_words(module: torch.nn.Module, cls: type[torch.nn.Module], extras: dict[str, Any]) -> torch.nn.Module:

@@ -21,20 +21,12 @@ __all__ = ["LogSigmoid", "LogSoftmax", "Softmax", "Softmin"]
 class Softmax(torch.nn.Softmax, TracedAsTorchs):
     """:class:`torch.nn.Softmax` on :func:`fused_ml.nn.functional.softmax`."""
 
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__(dim)
-        self.say_where_torchs_is()
-
     def forward(self, input: Tensor) -> Tensor:
         return softmax(input, self.dim, _stacklevel=5)
 
 
 class Softmin(torch.nn.Softmin, TracedAsTorchs):
     """:class:`torch.nn.Softmin` on :func:`fused_ml.nn.functional.softmin`."""
-
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__(dim)
-        self.say_where_torchs_is()
 
     def forward(self, input: Tensor) -> Tensor:
         return softmin(input, self.dim, _stacklevel=5)
@@ -43,20 +35,12 @@ class Softmin(torch.nn.Softmin, TracedAsTorchs):
 class LogSoftmax(torch.nn.LogSoftmax, TracedAsTorchs):
     """:class:`torch.nn.LogSoftmax` on :func:`fused_ml.nn.functional.log_softmax`."""
 
-    def __init__(self, dim: int | None = None) -> None:
-        super().__init__(dim)
-        self.say_where_torchs_is()
-
     def forward(self, input: Tensor) -> Tensor:
         return log_softmax(input, self.dim, _stacklevel=5)
 
 
 class LogSigmoid(torch.nn.LogSigmoid, TracedAsTorchs):
     """:class:`torch.nn.LogSigmoid` on :func:`fused_ml.nn.functional.logsigmoid`."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.say_where_torchs_is()
 
     def forward(self, input: Tensor) -> Tensor:
         return logsigmoid(input)

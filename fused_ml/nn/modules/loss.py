@@ -47,7 +47,6 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss, TracedAsTorchs):
         return_stats: bool = False,
     ) -> None:
         super().__init__(weight, size_average, ignore_index, reduce, reduction, label_smoothing)
-        self.say_where_torchs_is()
         self.z_loss = z_loss
         self.softcap = softcap
         self.out_dtype = out_dtype
@@ -82,17 +81,6 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss, TracedAsTorchs):
 class NLLLoss(torch.nn.NLLLoss, TracedAsTorchs):
     """:class:`torch.nn.NLLLoss` on :func:`fused_ml.nn.functional.nll_loss`."""
 
-    def __init__(
-        self,
-        weight: Tensor | None = None,
-        size_average: bool | None = None,
-        ignore_index: int = -100,
-        reduce: bool | None = None,
-        reduction: str = "mean",
-    ) -> None:
-        super().__init__(weight, size_average, ignore_index, reduce, reduction)
-        self.say_where_torchs_is()
-
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return nll_loss(input, target, self.weight, ignore_index=self.ignore_index, reduction=self.reduction)
 
@@ -122,7 +110,6 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, TracedAsTorchs):
         ignore_index: float | None = None,
     ) -> None:
         super().__init__(weight, size_average, reduce, reduction, pos_weight)
-        self.say_where_torchs_is()
         self.focal_gamma = focal_gamma
         self.focal_alpha = focal_alpha
         self.label_smoothing = label_smoothing
