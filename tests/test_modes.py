@@ -266,7 +266,7 @@ def outcome(mode, call, space, x):
 def check(mode, row, x, raises, **close):
     ours, theirs = outcome(mode, row.call, F, x), outcome(mode, row.call, TF, x)
     if isinstance(theirs, Exception):
-        assert raises, f"torch raises {theirs!r}"
+        assert raises or isinstance(theirs, NotImplementedError), f"torch raises {theirs!r}"  # of some functions
         assert type(ours) is type(theirs), f"{ours!r}; torch raises {theirs!r}"
         return
     if isinstance(ours, Exception):
