@@ -191,6 +191,7 @@ FUNCTIONS: tuple[Case, ...] = (
     Case("softmax", (12288, 1024), dtype="bfloat16"),
     Case("softmax", (8, 21, 256, 256)),
     Case("logsigmoid", (1_000_000,)),
+    Case("huber_loss", (4096, 4096), (512, 1024)),
     Case("nll_loss", (8, 21, 256, 256)),
     Case("nll_loss", (2048, 50257)),
 )

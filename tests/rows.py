@@ -53,6 +53,7 @@ def loss(name: str, module: str, *options: dict[str, Any], reference: Callable[.
 
 ROWS = (
     Row("logsigmoid", "LogSigmoid"),
+    loss("huber_loss", "HuberLoss", {}, {"delta": 0.25}, {"delta": 3.0}),
 )  # fmt: skip
 CALLS = [(row, options) for row in ROWS for options in row.options]
 LOSSES = [(row, options) for row, options in CALLS if row.loss]

@@ -7,6 +7,7 @@
 
 #include "../formulas/activations/logsigmoid.h"
 #include "../formulas/losses/binary_cross_entropy.h"
+#include "../formulas/losses/huber_loss.h"
 #include "list.h"
 
 namespace FUSED_ML_NAMESPACE {
@@ -16,7 +17,8 @@ using Activations = List<  //
     LogSigmoid<A>>;
 
 template <class A>
-using Losses = List<>;
+using Losses = List<  //
+    HuberLoss<A>>;
 
 template <class A>
 using LossesWithOwnOperators = List<  //

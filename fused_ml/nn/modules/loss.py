@@ -14,9 +14,10 @@ from fused_ml._namespaces import complete
 from fused_ml.nn.functional._binary_cross_entropy import binary_cross_entropy_with_logits
 from fused_ml.nn.functional._cross_entropy import cross_entropy
 from fused_ml.nn.functional._nll_loss import nll_loss
+from fused_ml.nn.functional.loss import huber_loss
 from fused_ml.nn.modules._torchs import TracedAsTorchs, in_torchs_words
 
-__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "NLLLoss"]
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "HuberLoss", "NLLLoss"]
 
 
 class CrossEntropyLoss(torch.nn.CrossEntropyLoss, TracedAsTorchs):
@@ -131,6 +132,13 @@ class BCEWithLogitsLoss(torch.nn.BCEWithLogitsLoss, TracedAsTorchs):
     def __prepare_scriptable__(self) -> torch.nn.Module:
         extras = {"focal_gamma": 0.0, "focal_alpha": None, "label_smoothing": 0.0, "ignore_index": None}
         return in_torchs_words(self, torch.nn.BCEWithLogitsLoss, extras)
+
+
+class HuberLoss(torch.nn.HuberLoss, TracedAsTorchs):
+    """:class:`torch.nn.HuberLoss` on :func:`fused_ml.nn.functional.huber_loss`."""
+
+    def forward(self, input: Tensor, target: Tensor) -> Tensor:
+        return huber_loss(input, target, self.reduction, self.delta)
 
 
 complete(__name__)
