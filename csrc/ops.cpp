@@ -1,7 +1,7 @@
 // Every operator of fused_ml: its schema, and the function that carries it out on the CPU. Read this first.
 #include "ops.h"
 
-#include "catalog_operators.h"
+#include "device_operators.h"
 #include "kept_memory.h"
 #include "multi_tensor_schemas.h"
 
@@ -88,17 +88,4 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml, CompositeExplicitAutograd, m) {
   fused_ml::implement_plan_operators(m);
 }
 
-STABLE_TORCH_LIBRARY_IMPL(fused_ml, CPU, m) {
-  m.impl("cross_entropy", TORCH_BOX(&fused_ml::cross_entropy));
-  m.impl("cross_entropy_", TORCH_BOX(&fused_ml::cross_entropy_));
-  m.impl("softmax", TORCH_BOX(&fused_ml::softmax));
-  m.impl("softmax_backward", TORCH_BOX(&fused_ml::softmax_backward));
-  m.impl("log_softmax", TORCH_BOX(&fused_ml::log_softmax));
-  m.impl("log_softmax_backward", TORCH_BOX(&fused_ml::log_softmax_backward));
-  m.impl("nll_loss", TORCH_BOX(&fused_ml::nll_loss));
-  m.impl("nll_loss_backward", TORCH_BOX(&fused_ml::nll_loss_backward));
-  m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&fused_ml::binary_cross_entropy_with_logits));
-  for (const auto& each : fused_ml::pointwise_operators()) m.impl(each.name.c_str(), each.run);
-  m.impl("sgd_", TORCH_BOX(&fused_ml::sgd_));
-  m.impl("adam_", TORCH_BOX(&fused_ml::adam_));
-}
+STABLE_TORCH_LIBRARY_IMPL(fused_ml, CPU, m) { fused_ml::implement_device_operators(m); }

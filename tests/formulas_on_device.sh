@@ -7,9 +7,9 @@ if ! [ -x "$nvcc" ]; then
   exit 0
 fi
 here=$(cd "$(dirname "$0")" && pwd)
-for header in "$here"/../csrc/formulas/*.h; do
+for header in "$here"/../csrc/formulas/*.h "$here"/../csrc/formulas/*/*.h; do
   name=$(basename "$header")
-  grep -q "/$name\"" "$here/formulas_on_device.cu" || grep -rq "\"$name\"" "$here"/../csrc/formulas --include='*.h' ||
+  grep -q "/$name\"" "$here/formulas_on_device.cu" || grep -rq "[\"/]$name\"" "$here"/../csrc/formulas "$here"/../csrc/catalog --include='*.h' ||
     { echo "formulas_on_device.cu does not include $name"; exit 1; }
 done
 "$nvcc" -std=c++20 -arch=sm_80 -Werror all-warnings -cubin -o /dev/null "$here/formulas_on_device.cu"

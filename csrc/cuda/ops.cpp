@@ -2,7 +2,7 @@
 // tensors.
 #include "../ops.h"
 
-#include "../catalog_operators.h"
+#include "../device_operators.h"
 #include "../multi_tensor_schemas.h"
 
 #ifndef FUSED_ML_DEVICE_KEY
@@ -16,17 +16,6 @@ STABLE_TORCH_LIBRARY_IMPL(fused_ml_cuda, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(fused_ml, FUSED_ML_DEVICE_KEY, m) {
-  m.impl("cross_entropy", TORCH_BOX(&fused_ml::cross_entropy));
-  m.impl("cross_entropy_", TORCH_BOX(&fused_ml::cross_entropy_));
-  m.impl("softmax", TORCH_BOX(&fused_ml::softmax));
-  m.impl("softmax_backward", TORCH_BOX(&fused_ml::softmax_backward));
-  m.impl("log_softmax", TORCH_BOX(&fused_ml::log_softmax));
-  m.impl("log_softmax_backward", TORCH_BOX(&fused_ml::log_softmax_backward));
-  m.impl("nll_loss", TORCH_BOX(&fused_ml::nll_loss));
-  m.impl("nll_loss_backward", TORCH_BOX(&fused_ml::nll_loss_backward));
-  m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&fused_ml::binary_cross_entropy_with_logits));
-  for (const auto& each : fused_ml::pointwise_operators()) m.impl(each.name.c_str(), each.run);
+  fused_ml::implement_device_operators(m);
   m.impl("scale_", TORCH_BOX(&fused_ml::scale_));
-  m.impl("sgd_", TORCH_BOX(&fused_ml::sgd_));
-  m.impl("adam_", TORCH_BOX(&fused_ml::adam_));
 }
