@@ -21,6 +21,7 @@ class Row(NamedTuple):
     reference: Callable[..., Tensor] | None = None  # exact in float64, where torch's own function is not
     of_input: bool = False  # errors are relative to the input: torch's own lose the value's last bits
     loss: bool = False
+    refused: tuple[dict[str, Any], ...] = ()  # options for which torch raises
 
     def __str__(self) -> str:
         return self.name
@@ -47,13 +48,14 @@ class Row(NamedTuple):
         return getattr(space, self.name)(*self.operands(x), **options)
 
 
-def loss(name: str, module: str, *options: dict[str, Any], reference: Callable[..., Tensor] | None = None) -> Row:
-    return Row(name, module, options or ({},), reference, loss=True)
+def loss(name: str, module: str, *options: dict[str, Any], **more: Any) -> Row:
+    return Row(name, module, options or ({},), loss=True, **more)
 
 
 ROWS = (
     Row("logsigmoid", "LogSigmoid"),
-    loss("huber_loss", "HuberLoss", {}, {"delta": 0.25}, {"delta": 3.0}),
+    loss("huber_loss", "HuberLoss", {}, {"delta": 0.25}, {"delta": 3.0},
+         refused=({"delta": 0.0}, {"delta": -1}, {"delta": float("nan")})),
 )  # fmt: skip
 CALLS = [(row, options) for row in ROWS for options in row.options]
 LOSSES = [(row, options) for row, options in CALLS if row.loss]

@@ -171,6 +171,25 @@ def test_bad_calls_do_what_torch_does(row, bad):
     assert_same_outcome(outcome(BAD[bad], getattr(F, row.name), *operands), outcome(BAD[bad], row.torchs, *operands))
 
 
+@pytest.mark.parametrize(("row", "options"), [(row, o) for row in ROWS for o in row.refused], ids=label)
+@pytest.mark.filterwarnings("ignore")
+def test_options_out_of_range_raise_as_in_torch(row, options):
+    operands = row.operands(torch.randn(3))
+    ours, theirs = (outcome(lambda f=f: f(*operands, **options)) for f in (getattr(F, row.name), row.torchs))
+    assert isinstance(theirs, Exception)
+    assert_same_outcome(ours, theirs)
+
+
+@pytest.mark.parametrize(("row", "options"), [(row, o) for row, o in CALLS if o], ids=label)
+@pytest.mark.parametrize("kind", ["tensor", "word", "none", "bool"])
+@pytest.mark.filterwarnings("ignore")
+def test_options_that_are_no_numbers_do_what_torch_does(row, options, kind):
+    given = {"tensor": torch.tensor(1.5), "word": "1", "none": None, "bool": True}[kind]
+    operands, options = row.operands(torch.randn(3)), dict.fromkeys(options, given)
+    ours, theirs = (outcome(lambda f=f: f(*operands, **options)) for f in (getattr(F, row.name), row.torchs))
+    assert_same_outcome(ours, theirs)
+
+
 def schemas():
     """The arguments' names of every operator of this package."""
     for name in torch._C._dispatch_get_all_op_names():

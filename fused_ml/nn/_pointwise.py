@@ -47,10 +47,14 @@ class _Row:
     """A formula's operator, and the same function from torch's operations.
 
     `original`: torch's function, by default that of the same name: it answers what no kernel takes, and higher
-    derivatives are its. It is called with the formula's options by name.
+    derivatives are its. It is called with the formula's options by name. `takes`: whether the formula holds for these
+    options; torch refuses the others.
     """
 
-    def __init__(self, name: str, arguments: int, original: Callable[..., Tensor] | None) -> None:
+    def __init__(
+        self, name: str, arguments: int, original: Callable[..., Tensor] | None, takes: Callable[..., bool] | None
+    ) -> None:
+        self._takes = takes
         self.name = name
         self.public = f"nn.functional.{name}"
         self.op = getattr(torch.ops.fused_ml, name).default
@@ -60,6 +64,14 @@ class _Row:
     def schema(self, arguments: str) -> str:
         """Of the differentiable operator that torch.compile sees."""
         return f"{self.name}({arguments}{''.join(f', float {option}' for option in self.options)}) -> Tensor"
+
+    def refusal_of_options(self, options: tuple[Any, ...]) -> str | None:
+        for option, value in zip(self.options, options, strict=True):
+            if type(value) is not float and type(value) is not int:
+                return f"{option} must be a number"
+        if self._takes is None or self._takes(*options):
+            return None
+        return f"{' or '.join(self.options)} is out of range"
 
     def by_torch(self, reason: str, *args: Any, options: tuple[float, ...], **more: Any) -> Tensor:
         result = torchs(self.original)(*args, **self.named(options), **more)
@@ -76,8 +88,15 @@ class Activation(_Row):
     `contiguous`: the result is, whatever the input (kContiguous in the formula).
     """
 
-    def __init__(self, name: str, original: Callable[..., Tensor] | None = None, *, contiguous: bool = False) -> None:
-        super().__init__(name, 1, original)
+    def __init__(
+        self,
+        name: str,
+        original: Callable[..., Tensor] | None = None,
+        *,
+        takes: Callable[..., bool] | None = None,
+        contiguous: bool = False,
+    ) -> None:
+        super().__init__(name, 1, original, takes)
         self.backward = getattr(torch.ops.fused_ml, f"{name}_backward").default
         self._apply = applier(_activated(self), self.schema("Tensor input"))
         form = torch.contiguous_format if contiguous else torch.preserve_format
@@ -86,7 +105,7 @@ class Activation(_Row):
 
     def __call__(self, input: Tensor, *options: float, **more: Any) -> Tensor:
         """`more`: what torch alone takes, where it is given."""
-        if reason := self._refusal(input, more):
+        if reason := self._refusal(input, more) or self.refusal_of_options(options):
             return self.by_torch(reason, input, options=options, **more)
         note(self.public)
         if torch.is_grad_enabled() and input.requires_grad:
@@ -202,8 +221,14 @@ def reduced(loss: Tensor, operands: Operands, reading: Reading) -> Tensor:
 class Loss(_Row):
     """A loss of an input and a target of one shape and type, with torch's reductions."""
 
-    def __init__(self, name: str, original: Callable[..., Tensor] | None = None) -> None:
-        super().__init__(name, 10, original)
+    def __init__(
+        self,
+        name: str,
+        original: Callable[..., Tensor] | None = None,
+        *,
+        takes: Callable[..., bool] | None = None,
+    ) -> None:
+        super().__init__(name, 10, original, takes)
         self._apply = applier(differentiable_loss(self.public, self.run, self.composite), self.schema(LOSS_ARGUMENTS))
         register_fake(f"fused_ml::{name}")(_fake_loss)
 
@@ -212,7 +237,7 @@ class Loss(_Row):
         size_average: bool | None = None, reduce: bool | None = None,
     ) -> Tensor:  # fmt: skip
         reduction = resolve_reduction(reduction, size_average, reduce)
-        if reason := self._refusal(input, target, weight, reduction):
+        if reason := self._refusal(input, target, weight, reduction) or self.refusal_of_options(options):
             more = {} if weight is None else {"weight": weight}
             return self.by_torch(reason, input, target, options=options, reduction=reduction, **more)
         note(self.public)

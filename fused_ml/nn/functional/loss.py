@@ -10,7 +10,7 @@ from fused_ml.nn._pointwise import Loss
 
 __all__ = ["huber_loss"]
 
-_huber_loss = Loss("huber_loss")
+_huber_loss = Loss("huber_loss", takes=lambda delta: delta > 0)
 
 
 @scripted_as(torch.nn.functional.huber_loss)
