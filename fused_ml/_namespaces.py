@@ -41,7 +41,7 @@ def fused(name: str) -> tuple[str, ...]:
         sorted(
             each
             for each, value in vars(module).items()
-            if callable(value) and value.__module__.startswith("fused_ml.") and hasattr(torchs, each)
+            if str(getattr(value, "__module__", "")).startswith("fused_ml.") and hasattr(torchs, each)
         )
     )
 

@@ -1,7 +1,8 @@
 """The pointwise operators that follow from csrc/catalog/pointwise.h, a row each: what the tests of all run over.
 
 A row is tried by tests/test_rows.py (values, derivatives, layouts, threads, instruction sets, its module) and joins the
-tables of test_modes.py, test_operators.py, test_torch_samples.py, test_surface.py and test_modules.py.
+tables of test_modes.py, test_explain.py, test_operators.py, test_torch_samples.py, test_surface.py, test_modules.py and
+test_patch.py.
 """
 
 from __future__ import annotations
@@ -18,8 +19,6 @@ class Row(NamedTuple):
     name: str  # of the function
     module: str
     options: tuple[dict[str, Any], ...] = ({},)  # keywords of both
-    reference: Callable[..., Tensor] | None = None  # exact in float64, where torch's own function is not
-    of_input: bool = False  # errors are relative to the input: torch's own lose the value's last bits
     loss: bool = False
     refused: tuple[dict[str, Any], ...] = ()  # options for which torch raises
 
@@ -31,13 +30,9 @@ class Row(NamedTuple):
         return getattr(torch.nn.functional, self.name)
 
     @property
-    def exact(self) -> Callable[..., Tensor]:
-        return self.reference or self.torchs
-
-    @property
-    def parameters(self) -> Any:
-        """torch's, or none of a builtin, which has no signature."""
-        return {} if inspect.isbuiltin(self.torchs) else inspect.signature(self.torchs).parameters
+    def weighted(self) -> bool:
+        """Whether torch's function takes weights of the elements."""
+        return self.loss and "weight" in inspect.signature(self.torchs).parameters
 
     def operands(self, x: Tensor) -> tuple[Tensor, ...]:
         """An input and what the function takes beside it, at some distance."""
@@ -59,6 +54,7 @@ ROWS = (
 )  # fmt: skip
 CALLS = [(row, options) for row in ROWS for options in row.options]
 LOSSES = [(row, options) for row, options in CALLS if row.loss]
+WEIGHTED = [(row, options) for row, options in CALLS if row.weighted]
 
 
 def name_of_options(value: Any) -> str | None:

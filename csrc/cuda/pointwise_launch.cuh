@@ -56,11 +56,18 @@ int64_t run_formula(const double* options, PointwiseTask task, cudaStream_t stre
 }
 
 template <class A, class... F>
-int64_t run_in(int index, const double* options, const PointwiseTask& task, cudaStream_t stream,
-               formulas::List<F...>) {
+int64_t run_in(formulas::List<F...>, int index, const double* options, const PointwiseTask& task,
+               cudaStream_t stream) {
   using Runner = int64_t (*)(const double* options, PointwiseTask task, cudaStream_t stream);
   static constexpr Runner runners[] = {run_formula<F, A>...};
   return runners[index](options, task, stream);
+}
+
+// The formula at a place of one of the catalog's lists.
+template <template <class> class Formulas>
+int64_t run_any(int index, const double* options, const PointwiseTask& task, cudaStream_t stream) {
+  return task.a.x.type == DType::float64 ? run_in<double>(Formulas<double>{}, index, options, task, stream)
+                                         : run_in<float>(Formulas<float>{}, index, options, task, stream);
 }
 
 }  // namespace fused_ml::cuda

@@ -5,9 +5,7 @@
 namespace fused_ml::cuda {
 
 int64_t launch_loss(int index, const double* options, const PointwiseTask& task, cudaStream_t stream) {
-  return task.a.x.type == DType::float64
-             ? run_in<double>(index, options, task, stream, formulas::AllLosses<double>{})
-             : run_in<float>(index, options, task, stream, formulas::AllLosses<float>{});
+  return run_any<formulas::AllLosses>(index, options, task, stream);
 }
 
 }  // namespace fused_ml::cuda

@@ -22,7 +22,6 @@ from fused_ml.nn._support import (
     autocast_dtype,
     gradients_in_forward,
     note_fallback,
-    resolve_reduction,
     scale_gradient,
     widened,
 )
@@ -232,11 +231,7 @@ class Loss(_Row):
         self._apply = applier(differentiable_loss(self.public, self.run, self.composite), self.schema(LOSS_ARGUMENTS))
         register_fake(f"fused_ml::{name}")(_fake_loss)
 
-    def __call__(
-        self, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, *options: float,
-        size_average: bool | None = None, reduce: bool | None = None,
-    ) -> Tensor:  # fmt: skip
-        reduction = resolve_reduction(reduction, size_average, reduce)
+    def __call__(self, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, *options: float) -> Tensor:
         if reason := self._refusal(input, target, weight, reduction) or self.refusal_of_options(options):
             more = {} if weight is None else {"weight": weight}
             return self.by_torch(reason, input, target, options=options, reduction=reduction, **more)
