@@ -14,5 +14,8 @@ struct CatalogOperator {
 };
 
 std::vector<CatalogOperator> pointwise_operators();
+std::vector<CatalogOperator> optimizer_list_operators();  // <family>_
+std::vector<CatalogOperator>
+optimizer_plan_operators();  // <family>_run, registered as all operators of plans
 
 }  // namespace fused_ml

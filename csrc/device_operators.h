@@ -18,8 +18,7 @@ void implement_device_operators(Library& m) {
   m.impl("nll_loss_backward", TORCH_BOX(&nll_loss_backward));
   m.impl("binary_cross_entropy_with_logits", TORCH_BOX(&binary_cross_entropy_with_logits));
   for (const CatalogOperator& each : pointwise_operators()) m.impl(each.name.c_str(), each.run);
-  m.impl("sgd_", TORCH_BOX(&sgd_));
-  m.impl("adam_", TORCH_BOX(&adam_));
+  for (const CatalogOperator& each : optimizer_list_operators()) m.impl(each.name.c_str(), each.run);
 }
 
 }  // namespace fused_ml

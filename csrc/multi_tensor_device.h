@@ -8,8 +8,8 @@ namespace fused_ml {
 
 // One step of a plan, whose tensors and options have been checked.
 struct StepCall {
-  MultiTensorFormula few;       // of the items with fewest states: sgd or adam
-  std::vector<double> options;  // each group's in turn, in the order of the formula's struct
+  int family;                   // of catalog/optimizers.h
+  std::vector<double> options;  // each group's in turn, in the order of the family's struct
   std::vector<Tensor> numbers;  // options that lie on the device: options[places[i]] is numbers[i]
   std::vector<int64_t> places;
   double gradient_factor = 1;                   // before those that follow
@@ -27,13 +27,5 @@ Tensor square_sum(Plan& plan);
 // -> where gradients are clipped the norm [], float64 if a parameter is, else float32, and whether the step
 // was skipped [], 0 or 1 in float32; else nothing.
 std::vector<Tensor> run_step(Plan& plan, const StepCall& call);
-
-// The formula of items with so many states.
-inline MultiTensorFormula formula_of(MultiTensorFormula few, int states) {
-  if (few == MultiTensorFormula::sgd) {
-    return states == 0 ? MultiTensorFormula::sgd : MultiTensorFormula::sgd_momentum;
-  }
-  return states == 2 ? MultiTensorFormula::adam : MultiTensorFormula::adam_amsgrad;
-}
 
 }  // namespace fused_ml

@@ -1,11 +1,13 @@
 // The optimizers' operators: over lists of tensors, and over a plan kept from step to step.
+#include <algorithm>
 #include <mutex>
+#include <string>
 #include <unordered_map>
 
-#include "formulas/adam.h"
-#include "formulas/sgd.h"
+#include "catalog_operators.h"
 #include "multi_tensor_device.h"
 #include "ops.h"
+#include "optimizer_entries.h"
 #include "tensors.h"
 
 namespace fused_ml {
@@ -43,9 +45,17 @@ void bind_or_raise(Plan& plan, const std::vector<Tensor>& params, std::vector<Te
 
 // Raises, before anything is written, unless the call fits the plan.
 std::vector<Tensor> check_and_run(Plan& plan, StepCall call) {
-  const bool sgd = call.few == MultiTensorFormula::sgd;
-  plan.check(call.few, call.options,
-             (sgd ? sizeof(formulas::SgdOptions) : sizeof(formulas::AdamOptions)) / sizeof(double));
+  const FamilyEntry& family = kFamilies[call.family];
+  for (const Plan::Launch& launch : plan.launches()) {
+    STD_TORCH_CHECK(update_of(call.family, launch.states) >= 0, family.name,
+                    " has no update of parameters with the states ", launch.states,
+                    ", by bit: see csrc/catalog/optimizers.h");
+  }
+  STD_TORCH_CHECK(plan.counted() || !family.counts, family.name,
+                  ": expected a step count for each parameter");
+  STD_TORCH_CHECK(static_cast<int64_t>(call.options.size()) >= plan.groups() * family.options, "expected ",
+                  family.options, " options for each group, ", plan.groups(), " groups at least; got ",
+                  call.options.size(), " numbers");
   STD_TORCH_CHECK(call.numbers.size() == call.places.size(), "places: expected one for each of ",
                   call.numbers.size(), " numbers; got ", call.places.size());
   const auto check_number = [&](const char* name, const Tensor& number) {
@@ -63,17 +73,62 @@ std::vector<Tensor> check_and_run(Plan& plan, StepCall call) {
   return run_step(plan, call);
 }
 
-void expect_length(const char* name, const std::vector<Tensor>& list, size_t expected, bool may_be_empty) {
-  STD_TORCH_CHECK(list.size() == expected || (may_be_empty && list.empty()), name, ": expected ", expected,
-                  " tensors, one for each parameter; got ", list.size());
-}
-
 double factor_in(const std::optional<Tensor>& factor) {
   if (!factor) return 1;
   STD_TORCH_CHECK(factor->is_cpu() && factor->numel() == 1,
                   "gradient_factor: expected one number on the CPU");
   return number_in(*factor);
 }
+
+// One step of a family: of a plan, and of lists of tensors.
+template <int kFamily>
+struct OptimizerOperator {
+  static std::vector<Tensor> run(int64_t plan, std::vector<double> options, std::optional<Tensor> grad_scale,
+                                 std::optional<Tensor> found_inf, std::optional<Tensor> square_sum,
+                                 double max_norm, std::optional<std::vector<Tensor>> numbers,
+                                 std::optional<std::vector<int64_t>> places) {
+    return check_and_run(*find(plan),
+                         {kFamily, std::move(options), std::move(numbers).value_or(std::vector<Tensor>{}),
+                          std::move(places).value_or(std::vector<int64_t>{}), 1, std::move(grad_scale),
+                          std::move(found_inf), std::move(square_sum), max_norm});
+  }
+
+  static void run_lists(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> states,
+                        std::vector<Tensor> state_steps, int64_t states_of, std::vector<double> options,
+                        bool first, std::optional<Tensor> gradient_factor) {
+    const size_t count = params.size();
+    if (count == 0) return;
+    STD_TORCH_CHECK(states.size() == count * __builtin_popcountll(states_of), "states: expected ",
+                    __builtin_popcountll(states_of), " for each of ", count, " parameters; got ",
+                    states.size());
+    std::vector<int64_t> flags(count, first ? kFirst : 0);
+    for (size_t i = 0; i < std::min(count, state_steps.size()); ++i) {
+      if (!lies_on_device_of(state_steps[i], params[i])) flags[i] |= kHostStep;
+    }
+    Plan plan(params[0], std::move(states), std::move(state_steps), std::vector<int64_t>(count, 0),
+              std::vector<int64_t>(count, states_of), flags);
+    bind_or_raise(plan, params, std::move(grads));
+    check_and_run(plan, {kFamily, std::move(options), {}, {}, factor_in(gradient_factor)});
+  }
+};
+
+template <int... kFamily>
+std::vector<CatalogOperator> plan_operators_of(std::integer_sequence<int, kFamily...>) {
+  const char* const schema =
+      "(int plan, float[] options, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor? square_sum=None, "
+      "float max_norm=0., Tensor[]? numbers=None, int[]? places=None) -> Tensor[]";
+  return {{std::string(kFamilies[kFamily].name) + "_run", schema,
+           TORCH_BOX(&OptimizerOperator<kFamily>::run)}...};
+}
+template <int... kFamily>
+std::vector<CatalogOperator> list_operators_of(std::integer_sequence<int, kFamily...>) {
+  const char* const schema =
+      "(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] states, Tensor(c!)[] state_steps, int states_of, "
+      "float[] options, bool first=False, Tensor? gradient_factor=None) -> ()";
+  return {{std::string(kFamilies[kFamily].name) + "_", schema,
+           TORCH_BOX(&OptimizerOperator<kFamily>::run_lists)}...};
+}
+using AllFamilies = std::make_integer_sequence<int, static_cast<int>(kFamilies.size())>;
 
 }  // namespace
 
@@ -110,62 +165,7 @@ bool multi_tensor_rebind(int64_t plan, const Tensor& views) {
 
 Tensor multi_tensor_square_sum(int64_t plan) { return square_sum(*find(plan)); }
 
-std::vector<Tensor> sgd_run(int64_t plan, std::vector<double> options, std::optional<Tensor> grad_scale,
-                            std::optional<Tensor> found_inf, std::optional<Tensor> square_sum,
-                            double max_norm, std::optional<std::vector<Tensor>> numbers,
-                            std::optional<std::vector<int64_t>> places) {
-  return check_and_run(
-      *find(plan),
-      {MultiTensorFormula::sgd, std::move(options), std::move(numbers).value_or(std::vector<Tensor>{}),
-       std::move(places).value_or(std::vector<int64_t>{}), 1, std::move(grad_scale), std::move(found_inf),
-       std::move(square_sum), max_norm});
-}
-
-std::vector<Tensor> adam_run(int64_t plan, std::vector<double> options, std::optional<Tensor> grad_scale,
-                             std::optional<Tensor> found_inf, std::optional<Tensor> square_sum,
-                             double max_norm, std::optional<std::vector<Tensor>> numbers,
-                             std::optional<std::vector<int64_t>> places) {
-  return check_and_run(
-      *find(plan),
-      {MultiTensorFormula::adam, std::move(options), std::move(numbers).value_or(std::vector<Tensor>{}),
-       std::move(places).value_or(std::vector<int64_t>{}), 1, std::move(grad_scale), std::move(found_inf),
-       std::move(square_sum), max_norm});
-}
-
-void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> momentum_buffers,
-          std::vector<double> options, bool first, std::optional<Tensor> gradient_factor) {
-  const size_t count = params.size();
-  if (count == 0) return;
-  expect_length("momentum_buffers", momentum_buffers, count, true);
-  const std::vector<int64_t> states_of(count, momentum_buffers.empty() ? 0 : 1);
-  Plan plan(params[0], std::move(momentum_buffers), {}, std::vector<int64_t>(count, 0), states_of,
-            std::vector<int64_t>(count, first ? kFirst : 0));
-  bind_or_raise(plan, params, std::move(grads));
-  check_and_run(plan, {MultiTensorFormula::sgd, std::move(options), {}, {}, factor_in(gradient_factor)});
-}
-
-void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> exp_avgs,
-           std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs,
-           std::vector<Tensor> state_steps, std::vector<double> options,
-           std::optional<Tensor> gradient_factor) {
-  const size_t count = params.size();
-  if (count == 0) return;
-  expect_length("exp_avgs", exp_avgs, count, false);
-  expect_length("exp_avg_sqs", exp_avg_sqs, count, false);
-  expect_length("max_exp_avg_sqs", max_exp_avg_sqs, count, true);
-  expect_length("state_steps", state_steps, count, false);
-  std::vector<Tensor> states;
-  for (size_t i = 0; i < count; ++i) {
-    states.push_back(exp_avgs[i]);
-    states.push_back(exp_avg_sqs[i]);
-    if (!max_exp_avg_sqs.empty()) states.push_back(max_exp_avg_sqs[i]);
-  }
-  const std::vector<int64_t> zeros(count, 0), states_of(count, max_exp_avg_sqs.empty() ? 2 : 3);
-  std::vector<int64_t> flags(count, 0);
-  for (size_t i = 0; i < count; ++i) flags[i] = lies_on_device_of(state_steps[i], params[i]) ? 0 : kHostStep;
-  Plan plan(params[0], std::move(states), std::move(state_steps), zeros, states_of, flags);
-  bind_or_raise(plan, params, std::move(grads));
-  check_and_run(plan, {MultiTensorFormula::adam, std::move(options), {}, {}, factor_in(gradient_factor)});
-}
+std::vector<CatalogOperator> optimizer_plan_operators() { return plan_operators_of(AllFamilies()); }
+std::vector<CatalogOperator> optimizer_list_operators() { return list_operators_of(AllFamilies()); }
 
 }  // namespace fused_ml

@@ -76,18 +76,18 @@ Plan::Plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> s
   for (size_t i = 0; i < items_.size(); ++i) {
     Item& item = items_[i];
     STD_TORCH_CHECK(groups[i] >= 0, "parameter ", i, " is of group ", groups[i]);
-    STD_TORCH_CHECK(states_of[i] >= 0 && states_of[i] <= kMaxStates && next + states_of[i] <= states.size(),
-                    "parameter ", i, " has ", states_of[i], " states: expected at most ", kMaxStates,
-                    " and all of them in the list");
-    item.states_count = static_cast<int>(states_of[i]);
+    item.states_mask = static_cast<unsigned>(states_of[i]);
+    item.states_count = __builtin_popcount(item.states_mask);
+    STD_TORCH_CHECK(states_of[i] == item.states_mask && item.states_count <= kMaxStates &&
+                        next + item.states_count <= states.size(),
+                    "parameter ", i, " has the states ", states_of[i], ", by bit: expected at most ",
+                    kMaxStates, " and all of them in the list");
     for (int k = 0; k < item.states_count; ++k) item.states.push_back(std::move(states[next++]));
     if (!steps.empty()) item.step = std::move(steps[i]);
     item.group = groups[i];
     item.first = flags[i] & kFirst;
     item.host_step = flags[i] & kHostStep;
     groups_ = std::max(groups_, item.group + 1);
-    fewest_states_ = std::min(fewest_states_, item.states_count);
-    most_states_ = std::max(most_states_, item.states_count);
     counted_ &= item.step.has_value();
     first_ |= item.first;
   }
@@ -257,11 +257,12 @@ void Plan::group_launches() {
     const Item& item = items_[i];
     const DType type = dtype_of(item.scalar_type), state_type = dtype_of(item.state_scalar_type);
     auto launch = std::find_if(launches_.begin(), launches_.end(), [&](const Launch& l) {
-      return l.wave == wave[i] && l.states_count == item.states_count && l.type == type &&
+      return l.wave == wave[i] && l.states == item.states_mask && l.type == type &&
              l.state_type == state_type;
     });
     if (launch == launches_.end()) {
-      launch = launches_.insert(launch, {item.states_count, type, state_type, wave[i], {}, {}, {0}});
+      launch = launches_.insert(
+          launch, {item.states_mask, item.states_count, type, state_type, wave[i], {}, {}, {0}});
     }
     launch->items.push_back(i);
     launch->entries.emplace_back();
@@ -316,19 +317,6 @@ bool Plan::rebind(const TensorView* views, int64_t parameters) {
   }
   bound_ = true;
   return true;
-}
-
-void Plan::check(MultiTensorFormula few, const std::vector<double>& options, int64_t options_of_group) const {
-  if (few == MultiTensorFormula::sgd) {
-    STD_TORCH_CHECK(most_states_ <= 1, "SGD has one state at most; got ", most_states_);
-  } else {
-    STD_TORCH_CHECK(items_.empty() || (counted_ && fewest_states_ >= 2 && most_states_ <= 3),
-                    "Adam has a step count and 2 states, or 3 with AMSGrad; got ", fewest_states_, " to ",
-                    most_states_);
-  }
-  STD_TORCH_CHECK(static_cast<int64_t>(options.size()) >= groups_ * options_of_group, "expected ",
-                  options_of_group, " options for each group, ", groups_, " groups at least; got ",
-                  options.size(), " numbers");
 }
 
 std::vector<Plan::Launch>& Plan::launches() {

@@ -25,8 +25,9 @@ class Plan {
  public:
   struct Item {
     std::vector<Tensor> states;
-    std::optional<Tensor> step;
+    unsigned states_mask = 0;  // which of its family's states they are, by bit
     int states_count = 0;
+    std::optional<Tensor> step;
     bool first = false, host_step = false;
     int64_t group = 0;
     // As last seen.
@@ -44,8 +45,9 @@ class Plan {
     void count_on_host();
   };
 
-  // The items that one pass can take: one formula, one pair of types, no memory written twice.
+  // The items that one pass can take: one update, one pair of types, no memory written twice.
   struct Launch {
+    unsigned states;  // by bit
     int states_count;
     DType type, state_type;
     int64_t wave;
@@ -55,8 +57,8 @@ class Plan {
   };
 
   // like: any tensor on the device. states: the states of parameter 0, then those of 1 ...; steps: one a
-  // parameter, or none at all. groups, states_of, flags: [parameters]; index of the parameter's group, number
-  // of its states, and StateFlags.
+  // parameter, or none at all. groups, states_of, flags: [parameters]; index of the parameter's group, which
+  // of the family's states it has, by bit, and StateFlags.
   Plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> steps,
        const std::vector<int64_t>& groups, const std::vector<int64_t>& states_of,
        const std::vector<int64_t>& flags);
@@ -72,11 +74,10 @@ class Plan {
   // bind can tell what.
   bool rebind(const TensorView* views, int64_t parameters);
 
-  // Raises unless every item has the states, the step count and the options of its formula.
-  void check(MultiTensorFormula few, const std::vector<double>& options, int64_t options_of_group) const;
-
   // The bound tensors; raises if there are none.
   std::vector<Launch>& launches();  // of entries without constants
+  int64_t groups() const { return groups_; }
+  bool counted() const { return counted_; }
   std::vector<Item>& items() { return items_; }
   const Tensor& like() const { return like_; }
 
@@ -103,8 +104,7 @@ class Plan {
   Tensor like_;
   int32_t device_, device_index_;  // as in a TensorView
   std::vector<Item> items_;
-  int64_t groups_ = 0;  // more than the largest number of one
-  int fewest_states_ = kMaxStates, most_states_ = 0;
+  int64_t groups_ = 0;                   // more than the largest number of one
   bool counted_ = true, first_ = false;  // all have a step count; some have new states
   std::vector<Launch> launches_;
   bool grouped_ = false, bound_ = false;  // the launches are those of the items; the gradients this step's

@@ -3,6 +3,7 @@
 // Contracts: multi_tensor_plan.h, multi_tensor_device.h.
 #pragma once
 
+#include "catalog_operators.h"
 #include "ops.h"
 
 namespace fused_ml {
@@ -16,12 +17,7 @@ void define_plan_operators(Library& m) {
   m.def("multi_tensor_bind(int plan, Tensor[] params, Tensor[] grads) -> int");
   m.def("multi_tensor_rebind(int plan, Tensor views) -> bool");
   m.def("multi_tensor_square_sum(int plan) -> Tensor");
-  m.def(
-      "sgd_run(int plan, float[] options, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor? "
-      "square_sum=None, float max_norm=0., Tensor[]? numbers=None, int[]? places=None) -> Tensor[]");
-  m.def(
-      "adam_run(int plan, float[] options, Tensor? grad_scale=None, Tensor? found_inf=None, Tensor? "
-      "square_sum=None, float max_norm=0., Tensor[]? numbers=None, int[]? places=None) -> Tensor[]");
+  for (const CatalogOperator& each : optimizer_plan_operators()) m.def((each.name + each.schema).c_str());
 }
 
 // For the key CompositeExplicitAutograd.
@@ -32,8 +28,7 @@ void implement_plan_operators(Library& m) {
   m.impl("multi_tensor_bind", TORCH_BOX(&multi_tensor_bind));
   m.impl("multi_tensor_rebind", TORCH_BOX(&multi_tensor_rebind));
   m.impl("multi_tensor_square_sum", TORCH_BOX(&multi_tensor_square_sum));
-  m.impl("sgd_run", TORCH_BOX(&sgd_run));
-  m.impl("adam_run", TORCH_BOX(&adam_run));
+  for (const CatalogOperator& each : optimizer_plan_operators()) m.impl(each.name.c_str(), each.run);
 }
 
 }  // namespace fused_ml

@@ -63,17 +63,12 @@ STABLE_TORCH_LIBRARY(fused_ml, m) {
   // CPU Python looks at the number.
   m.def("scale_(Tensor(a!) tensor, Tensor factor) -> ()");
 
-  // One optimizer step over lists of tensors. Options, as float64, in the order of the formula's struct:
-  // sgd.h, adam.h. The gradient is multiplied by gradient_factor, a number on the CPU, first; first: the
-  // momentum buffers are new, and zero.
-  m.def(
-      "sgd_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] momentum_buffers, float[] options, bool first, "
-      "Tensor? gradient_factor=None) -> ()");
-  m.def(
-      "adam_(Tensor(a!)[] params, Tensor[] grads, Tensor(b!)[] exp_avgs, Tensor(c!)[] exp_avg_sqs, "
-      "Tensor(d!)[] max_exp_avg_sqs, Tensor(e!)[] state_steps, float[] options, Tensor? "
-      "gradient_factor=None) -> "
-      "()");
+  // One optimizer step over lists of tensors, of every family of catalog/optimizers.h. states: those of
+  // parameter 0, then those of 1 ...; states_of: which of the family's they are, by bit; state_steps: one a
+  // parameter where the family counts; options, as float64, in the order of the family's struct. The gradient
+  // is multiplied by gradient_factor, a number on the CPU, before all else; first: the states are new, and
+  // zero.
+  for (const auto& each : fused_ml::optimizer_list_operators()) m.def((each.name + each.schema).c_str());
   // The same for eager use, where unpacking lists of states would take longer than the step: a plan holds the
   // states, and each step binds the parameters and gradients to it.
   fused_ml::define_plan_operators(m);

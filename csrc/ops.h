@@ -46,7 +46,7 @@ std::vector<Tensor> binary_cross_entropy_with_logits(
     double ignore_index);
 void scale_(const Tensor& tensor, const Tensor& factor);  // cuda/pointwise_device.cpp
 
-// The optimizers: multi_tensor_ops.cpp.
+// The optimizers' plans: multi_tensor_ops.cpp.
 int64_t multi_tensor_plan(const Tensor& like, std::vector<Tensor> states, std::vector<Tensor> steps,
                           std::vector<int64_t> groups, std::vector<int64_t> states_of,
                           std::vector<int64_t> flags);
@@ -54,19 +54,5 @@ void multi_tensor_free(int64_t plan);
 int64_t multi_tensor_bind(int64_t plan, std::vector<Tensor> params, std::vector<Tensor> grads);
 bool multi_tensor_rebind(int64_t plan, const Tensor& views);
 Tensor multi_tensor_square_sum(int64_t plan);
-std::vector<Tensor> sgd_run(int64_t plan, std::vector<double> options, std::optional<Tensor> grad_scale,
-                            std::optional<Tensor> found_inf, std::optional<Tensor> square_sum,
-                            double max_norm, std::optional<std::vector<Tensor>> numbers,
-                            std::optional<std::vector<int64_t>> places);
-std::vector<Tensor> adam_run(int64_t plan, std::vector<double> options, std::optional<Tensor> grad_scale,
-                             std::optional<Tensor> found_inf, std::optional<Tensor> square_sum,
-                             double max_norm, std::optional<std::vector<Tensor>> numbers,
-                             std::optional<std::vector<int64_t>> places);
-void sgd_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> momentum_buffers,
-          std::vector<double> options, bool first, std::optional<Tensor> gradient_factor);
-void adam_(std::vector<Tensor> params, std::vector<Tensor> grads, std::vector<Tensor> exp_avgs,
-           std::vector<Tensor> exp_avg_sqs, std::vector<Tensor> max_exp_avg_sqs,
-           std::vector<Tensor> state_steps, std::vector<double> options,
-           std::optional<Tensor> gradient_factor);
 
 }  // namespace fused_ml

@@ -1,8 +1,7 @@
 // Instantiates every formula in a kernel, so that nvcc compiles each for a device. Compiled only, never run.
+#include "../csrc/catalog/optimizers.h"
 #include "../csrc/catalog/pointwise.h"
-#include "../csrc/formulas/adam.h"
 #include "../csrc/formulas/rowwise_blocks.h"
-#include "../csrc/formulas/sgd.h"
 #include "../csrc/formulas/softmax.h"
 
 namespace fm = FUSED_ML_NAMESPACE;
@@ -33,6 +32,23 @@ __device__ A pointwise(A x, A y, fm::List<F...>) {
   return sum;
 }
 
+template <class Options>
+__device__ double constants(double x) {
+  Options options;
+  for (int i = 0; i < static_cast<int>(sizeof(options) / sizeof(double)); ++i)
+    reinterpret_cast<double*>(&options)[i] = x;
+  return fm::constants_of(options, {x, x > 1}, x).gradient_factor;
+}
+
+template <class A, class... F, class... U>
+__device__ A optimizers(A x, A y, fm::List<F...>, fm::List<U...>) {
+  A sum = 0, s0 = x, s1 = y, s2 = x;
+  ((sum += static_cast<A>(constants<typename F::Options>(x))), ...);
+  const auto step = [&](const auto& update) { update(sum, y, s0, s1, s2); };
+  (step(typename U::Formula{}), ...);
+  return sum + s0 + s1 + s2;
+}
+
 template <class A>
 __global__ void formulas(A* data) {
   const A x = data[0], y = data[1];
@@ -42,6 +58,7 @@ __global__ void formulas(A* data) {
             rowwise(fm::LogSoftmax<A>{}, x, y) + rowwise(fm::SoftmaxBackward<A>{x}, x, y) +
             rowwise(fm::LogSoftmaxBackward<A>{{x}}, x, y);
   data[3] = pointwise(x, y, fm::Pointwise<A>{}) + fm::log(x) + fm::sigmoid(y);
+  data[4] = optimizers(x, y, fm::Families<A>{}, fm::Updates<A>{});
 }
 
 template __global__ void formulas(float*);

@@ -1,5 +1,7 @@
 """The tables that the optimizers' tests fan out over, and a torch optimizer beside ours as the reference."""
 
+import inspect
+
 import torch
 
 import fused_ml.optim
@@ -34,11 +36,34 @@ OPTIONS = {
     "adamw decay": ("AdamW", {"lr": 0.01, "weight_decay": 0.3}),
     "adamw all": ("AdamW", {"lr": 0.01, "weight_decay": 0.3, "amsgrad": True, "maximize": True, "eps": 1e-3}),
 }
-BRIEF = ["sgd", "sgd all", "adam all", "adamw decay"]
-STATEFUL = ["sgd momentum", "sgd all", "adam", "adam all", "adamw decay"]
+ALL = [case for case in OPTIONS if case.endswith(" all")]  # all options of a class together
+BRIEF = ["sgd", "adamw decay", *ALL]
+STATEFUL = ["sgd momentum", "adam", "adamw decay", *ALL]
+
+# Each class, with options whose steps 16 bits can follow.
+EXAMPLES = {
+    "SGD": {"lr": 0.1, "momentum": 0.9},
+    "Adam": {"lr": 0.01, "eps": 1e-3},
+    "AdamW": {"lr": 0.01, "eps": 1e-3},
+}
 
 # 0 elements, 0 dimensions, whole and partial vectors, granules (256) and blocks (4096).
 SHAPES = [(), (0,), (1,), (3,), (5, 7), (2, 0, 3), (8,), (17,), (64, 4), (257,), (4097,), (1, 31, 1)]
+
+
+def takes(name, flags):
+    """Whether torch's class has these keywords."""
+    return flags.keys() <= inspect.signature(getattr(torch.optim, name)).parameters.keys()
+
+
+def with_fused(cases, values=(None, True)):
+    """Cases and `fused=`, of which None is not said: those that torch's classes take."""
+    return [(c, fused) for c in cases for fused in values if fused is None or takes(OPTIONS[c][0], {"fused": fused})]
+
+
+def said(**keywords):
+    """Those that are not None."""
+    return {key: value for key, value in keywords.items() if value is not None}
 
 
 def here():
@@ -97,7 +122,7 @@ class Pair:
         name, options = OPTIONS[case]
         self.ours = [p.detach().requires_grad_() for p in params]
         self.torch = [p.detach().to(reference_dtype).clone().requires_grad_() for p in params]
-        self.optimizer = getattr(fused_ml.optim, name)(self.ours, **options, **extra)
+        self.optimizer = getattr(fused_ml.optim, name)(self.ours, **options, **said(**extra))
         self.reference = getattr(torch.optim, name)(self.torch, foreach=False, **numbers(options))
         self.generator = torch.Generator().manual_seed(7)
 

@@ -1,6 +1,7 @@
 """What the tests of patch_torch share: which kernels a call runs, optimizers as people write them, and a small step."""
 
 import torch
+from optim_cases import EXAMPLES
 
 
 def fused_operators(function, *arguments):
@@ -74,4 +75,5 @@ def own_groups_of_an_instance(params, **options):
     return optimizer
 
 
-MADE = [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, OldAdam, OwnStep, Inherits]
+TORCHS = [getattr(torch.optim, name) for name in EXAMPLES]
+MADE = [*TORCHS, OldAdam, OwnStep, Inherits]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from optim_cases import OPTIONS, numbers, random_params, snapshot
+from optim_cases import EXAMPLES, OPTIONS, numbers, random_params, snapshot, takes
 from test_operators import CALLS, X
 from torch.utils._device import _device_constructors
 
@@ -14,6 +14,9 @@ import fused_ml.optim
 
 ROOT = Path(__file__).parents[1]
 SOURCES = [*sorted((ROOT / "fused_ml").rglob("*.py")), *(ROOT / "tests" / f"{n}.py" for n in ("cases", "references"))]
+FLAGS = ({}, {"fused": True}, {"foreach": True})
+STEPS = [(case, flags) for case, (name, _) in OPTIONS.items() for flags in FLAGS if takes(name, flags)]
+STEPS += [(case, {"max_grad_norm": 0.5, **scaled}) for case in OPTIONS for scaled in ({}, {"scaled": True})]
 # What torch.device, as a context, gives a device to; `as_tensor` copies even a tensor to it.
 FACTORIES = {each.__name__ for each in _device_constructors()} | {"from_file", "normal"}
 
@@ -93,12 +96,7 @@ def step_thrice(case, around, scaled=False, **extra):
 
 
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
-@pytest.mark.parametrize(
-    "extra",
-    [{}, {"max_grad_norm": 0.5}, {"fused": True}, {"foreach": True}, {"max_grad_norm": 0.5, "scaled": True}],
-    ids=str,
-)
-@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.parametrize(("case", "extra"), STEPS, ids=str)
 def test_steps_do_not_depend_on_it(case, extra, elsewhere):
     expected = step_thrice(case, contextlib.nullcontext, **extra)
     for actual, value in zip(step_thrice(case, ELSEWHERE[elsewhere], **extra), expected, strict=True):
@@ -107,7 +105,7 @@ def test_steps_do_not_depend_on_it(case, extra, elsewhere):
 
 @pytest.mark.filterwarnings("ignore::fused_ml.FusedFallbackWarning")
 @pytest.mark.parametrize("elsewhere", ELSEWHERE)
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_torchs_own_step_does_not_depend_on_it(name, elsewhere):
     results = []
     for around in (contextlib.nullcontext, ELSEWHERE[elsewhere]):

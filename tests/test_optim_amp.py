@@ -6,15 +6,10 @@ import pickle
 
 import pytest
 import torch
-from optim_cases import close, draw, grad_scaler, here
+from optim_cases import EXAMPLES, close, draw, grad_scaler, here, takes
 
 import fused_ml.optim
 
-OPTIMIZERS = {
-    "SGD": {"lr": 0.1, "momentum": 0.9},
-    "Adam": {"lr": 0.01, "eps": 1e-3},
-    "AdamW": {"lr": 0.01, "eps": 1e-3},
-}
 FLAGS = [
     {},
     {"fused": False},
@@ -25,6 +20,8 @@ FLAGS = [
 ]
 SHAPES = [(5, 7), (300,)]
 CLIP = 0.5
+HAVE_FUSED = [name for name in EXAMPLES if takes(name, {"fused": True})]
+FLAGGED = [(name, flags) for name in EXAMPLES for flags in FLAGS if takes(name, flags)]
 
 
 class Run:
@@ -35,7 +32,7 @@ class Run:
         self.clip = None if module is torch.optim else clip
         self.by_hand = clip if module is torch.optim else None  # torch's own optimizers need it
         extra = {"max_grad_norm": self.clip} if self.clip else {}
-        self.optimizer = getattr(module, name)(self.params, **OPTIMIZERS[name], **flags, **extra)
+        self.optimizer = getattr(module, name)(self.params, **EXAMPLES[name], **flags, **extra)
         self.optimizer.register_step_pre_hook(lambda *_: self.seen.append("pre"))
         self.optimizer.register_step_post_hook(lambda *_: self.seen.append("post"))
         self.scaler = grad_scaler(init_scale=2.0**6, growth_interval=1)
@@ -68,9 +65,9 @@ class Run:
 
 
 TABLE = [
-    (flags, dtype, bad, unscale, clip)
-    for flags, dtype, bad, unscale, clip in itertools.product(
-        FLAGS,
+    (name, flags, dtype, bad, unscale, clip)
+    for (name, flags), dtype, bad, unscale, clip in itertools.product(
+        FLAGGED,
         (torch.float32, torch.bfloat16, torch.float16),
         (None, torch.inf, torch.nan),
         (False, True),
@@ -79,8 +76,7 @@ TABLE = [
 ]
 
 
-@pytest.mark.parametrize(("flags", "dtype", "bad", "unscale", "clip"), TABLE, ids=str)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("name", "flags", "dtype", "bad", "unscale", "clip"), TABLE, ids=str)
 def test_a_scaled_step_is_torchs(name, flags, dtype, bad, unscale, clip):
     ours = Run(fused_ml.optim, name, flags, dtype, clip, bad, unscale)
     theirs = Run(torch.optim, name, flags, dtype, clip, bad, unscale)
@@ -99,7 +95,7 @@ def test_a_scaled_step_is_torchs(name, flags, dtype, bad, unscale, clip):
 @pytest.mark.parametrize(
     "flags", [*FLAGS, {"fused": True, "foreach": True}, {"fused": True, "differentiable": True}], ids=str
 )
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_what_trainers_read_off_an_optimizer_is_torchs(name, flags):
     """And of one that came through a copy, where torch's forgets it."""
     outcomes = []
@@ -117,13 +113,13 @@ def test_what_trainers_read_off_an_optimizer_is_torchs(name, flags):
     assert outcomes[0] == outcomes[1]
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_unscaled_then_clipped_by_hand(name):
     """The usual recipe for clipping under a GradScaler."""
     results = []
     for module in (fused_ml.optim, torch.optim):
         p = draw((300,), torch.Generator().manual_seed(1)).requires_grad_()
-        optimizer = getattr(module, name)([p], **OPTIMIZERS[name])
+        optimizer = getattr(module, name)([p], **EXAMPLES[name])
         scaler = grad_scaler(init_scale=2.0**10)
         for _ in range(3):
             optimizer.zero_grad()
@@ -138,7 +134,7 @@ def test_unscaled_then_clipped_by_hand(name):
 
 
 @pytest.mark.parametrize("clip", [None, CLIP])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", HAVE_FUSED)
 def test_a_fused_step_is_fed_float16_that_underflows_unscaled(name, clip):
     """It unscales in float32, within: only what it writes back as a gradient is rounded."""
     grad = torch.full((300,), 3e-6, device=here())
@@ -146,7 +142,7 @@ def test_a_fused_step_is_fed_float16_that_underflows_unscaled(name, clip):
     for dtype, scale in ((torch.float16, 2.0**10), (torch.float32, 1.0)):
         p = torch.zeros(300, dtype=dtype, device=here()).requires_grad_()
         extra = {"max_grad_norm": 2.0**-16} if clip else {}
-        optimizer = getattr(fused_ml.optim, name)([p], **{**OPTIMIZERS[name], "lr": 1e3, **extra}, fused=True)
+        optimizer = getattr(fused_ml.optim, name)([p], **{**EXAMPLES[name], "lr": 1e3, **extra}, fused=True)
         scaler = grad_scaler(init_scale=scale)
         scaler.scale(torch.zeros((), device=here()))
         p.grad = (grad * scale).to(dtype)
@@ -156,8 +152,7 @@ def test_a_fused_step_is_fed_float16_that_underflows_unscaled(name, clip):
     torch.testing.assert_close(*results, rtol=2e-3, atol=0)
 
 
-@pytest.mark.parametrize("flags", FLAGS, ids=str)
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(("name", "flags"), FLAGGED, ids=str)
 def test_schedule_does_not_warn_after_steps_that_were_taken(name, flags, recwarn):
     optimizer = getattr(fused_ml.optim, name)([torch.ones(3, device=here()).requires_grad_()], lr=0.1, **flags)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1)

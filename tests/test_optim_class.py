@@ -7,6 +7,7 @@ import pytest
 import torch
 from optim_cases import (
     BRIEF,
+    EXAMPLES,
     OPTIONS,
     STATEFUL,
     Pair,
@@ -17,8 +18,6 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import fused_ml
 import fused_ml.optim
-
-NAMES = ["SGD", "Adam", "AdamW"]
 
 
 def make(case, params, module=fused_ml.optim, **extra):
@@ -50,7 +49,7 @@ class PassesOn:
 
 @pytest.mark.parametrize("derive", [lambda base: base, Inherits], ids=["itself", "a subclass"])
 @pytest.mark.parametrize("of", [lambda cls: cls, lambda cls: cls.__init__], ids=["class", "__init__"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_signature_begins_with_torchs(name, of, derive):
     """Names, order, kinds, defaults and annotations; what is added is keyword-only, last, and has a default."""
     ours, theirs = derive(getattr(fused_ml.optim, name)), getattr(torch.optim, name)
@@ -64,7 +63,7 @@ def test_signature_begins_with_torchs(name, of, derive):
     assert hints == typing.get_type_hints(theirs.__init__)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_a_subclass_with_a_constructor_of_its_own_shows_that(name):
     ours, theirs = PassesOn(getattr(fused_ml.optim, name)), PassesOn(getattr(torch.optim, name))
     assert inspect.signature(ours) == inspect.signature(theirs)
@@ -72,7 +71,7 @@ def test_a_subclass_with_a_constructor_of_its_own_shows_that(name):
     assert (optimizer.more, optimizer.defaults["lr"], optimizer.max_grad_norm) == (2, 0.25, 1.0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_keywords_filtered_by_the_signature_arrive(name):
     """What libraries do with one dictionary for many optimizers."""
     wanted = {"lr": 0.25, "momentum": 0.5, "betas": (0.5, 0.75), "weight_decay": 0.125, "eps": 1e-3, "no_such": 1}
@@ -85,7 +84,7 @@ def test_keywords_filtered_by_the_signature_arrive(name):
     assert (made[0]["lr"], made[0]["weight_decay"]) == (0.25, 0.125)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_constructor_errors_are_torchs(name):
     p = torch.ones(3, requires_grad=True)
     for args, kwargs in [((), {}), (([p],), {"no_such": 1}), (([p], 0.1), {"lr": 0.1}), (([p], -1.0), {}), (([],), {})]:
@@ -116,7 +115,7 @@ def test_constructors_of_several_bases_all_run():
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"], optimizer.max_grad_norm) == (0.5, 0.01, 2.0)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_is_torchs_class(name):
     ours, theirs = getattr(fused_ml.optim, name), getattr(torch.optim, name)
     assert issubclass(ours, theirs)
@@ -133,7 +132,7 @@ def test_every_other_name_is_torchs():
     namespace = {}
     exec("from fused_ml.optim import *", namespace)
     for name in torch.optim.__all__:
-        expected = getattr(fused_ml.optim if name in NAMES else torch.optim, name)
+        expected = getattr(fused_ml.optim if name in EXAMPLES else torch.optim, name)
         assert getattr(fused_ml.optim, name) is expected
         assert namespace[name] is expected
     assert set(dir(torch.optim)) <= set(dir(fused_ml.optim))

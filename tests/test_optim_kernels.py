@@ -8,14 +8,14 @@ import warnings
 import _torch_internal  # noqa: F401  (a stub of what torch's tables import)
 import pytest
 import torch
-from optim_cases import BRIEF, DTYPES, OPTIONS, STATEFUL, Pair, close, numbers, random_params
+from optim_cases import BRIEF, DTYPES, EXAMPLES, OPTIONS, STATEFUL, Pair, close, numbers, random_params, takes
 from torch.testing._internal.common_optimizers import optim_db
 
 import fused_ml
 import fused_ml.optim
 
 BIG = [(70_000,), (3,), (128, 513), (100_001,)]
-TABLES = [info for info in optim_db if info.optim_cls.__name__ in ("SGD", "Adam", "AdamW")]
+TABLES = [info for info in optim_db if info.optim_cls.__name__ in EXAMPLES]
 
 
 def bits(tensors):
@@ -106,61 +106,41 @@ def test_denormal_halves_are_numbers():
 # Operators.
 
 
-def lists(dtype=torch.float32):
-    params = random_params(dtype, [(3, 5), (), (0,), (300,)])
-    return (
-        params,
-        [torch.ones_like(p) for p in params],
-        [[torch.zeros_like(p) for p in params] for _ in range(3)],
-    )
-
-
-@pytest.mark.parametrize("amsgrad", [False, True])
-def test_opcheck_adam(amsgrad):
-    params, grads, (m, v, vmax) = lists()
-    steps = [torch.zeros(()) for _ in params]
-    options = [1e-3, 0.9, 0.999, 1e-8, 0.1, 1.0, 0.0]
-    args = (params, grads, m, v, vmax if amsgrad else [], steps, options, torch.tensor(0.5))
-    torch.library.opcheck(torch.ops.fused_ml.adam_.default, args)
-
-
-@pytest.mark.parametrize("momentum", [False, True])
-def test_opcheck_sgd(momentum):
-    params, grads, (buffers, _, _) = lists()
-    args = (params, grads, buffers if momentum else [], [0.1, 0.9, 0.0, 0.1, 1.0, 0.0], False, torch.tensor(0.5))
-    torch.library.opcheck(torch.ops.fused_ml.sgd_.default, args)
-
-
-@pytest.mark.parametrize("case", ["sgd", "sgd all", "adam all", "adamw decay"])
-def test_list_operator_is_the_eager_step(case):
+def list_arguments(case):
+    """Of a family's operator over lists, for the next step of the case; and the parameters after it."""
     pair = Pair(case, random_params(torch.float32)).step(2)
     twin = Pair(case, random_params(torch.float32)).step(2)
     pair.set_gradients()
     pair.optimizer.step()
-    params, grads = [p.detach() for p in twin.ours], [q.grad for q in pair.ours]
-    states = [twin.optimizer.state[p] for p in twin.ours]
-    options = twin.optimizer._options(twin.optimizer.param_groups[0])
-    if case.startswith("sgd"):
-        buffers = [s["momentum_buffer"] for s in states if s]
-        torch.ops.fused_ml.sgd_(params, grads, buffers, options, False)
-    else:
-        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq", "step")
-        torch.ops.fused_ml.adam_(params, grads, *([s[n] for s in states if n in s] for n in names), options)
-    assert all(map(torch.equal, bits(pair.ours), bits(twin.ours)))
+    family, (group,) = twin.optimizer._family, twin.optimizer.param_groups
+    params, kept = [p.detach() for p in twin.ours], [twin.optimizer.state[p] for p in twin.ours]
+    mask = family.states_of(group)
+    states = [state[name] for state in kept for name in family.names(mask)]
+    steps = [state["step"] for state in kept] if family.counts else []
+    operator = getattr(torch.ops.fused_ml, family.run_lists)
+    return operator, (params, [q.grad for q in pair.ours], states, steps, mask, family.numbers(group)), pair.ours
 
 
-def test_list_operator_compiles():
-    @torch.compile(backend="aot_eager", fullgraph=True)
-    def step(params, grads, m, v, steps):
-        torch.ops.fused_ml.adam_(params, grads, m, v, [], steps, [1e-2, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0])
+@pytest.mark.parametrize("case", BRIEF)
+def test_opcheck(case):
+    operator, arguments, _ = list_arguments(case)
+    torch.library.opcheck(operator.default, (*arguments, False, torch.tensor(0.5)))
 
-    params, grads, (m, v, _) = lists()
-    expected = [p - 1e-2 for p in params]
-    steps = [torch.zeros(()) for _ in params]
-    step(params, grads, m, v, steps)
-    for p, q in zip(params, expected, strict=True):
-        torch.testing.assert_close(p, q)
-    assert [s.item() for s in steps] == [1.0] * 4
+
+@pytest.mark.parametrize("case", BRIEF)
+def test_list_operator_is_the_eager_step(case):
+    operator, arguments, expected = list_arguments(case)
+    operator(*arguments)
+    assert all(map(torch.equal, bits(arguments[0]), bits(expected)))
+
+
+@pytest.mark.parametrize("case", BRIEF)
+def test_list_operator_compiles(case):
+    operator, arguments, expected = list_arguments(case)
+    before = [step.item() for step in arguments[3]]
+    torch.compile(lambda *a: operator(*a), backend="aot_eager", fullgraph=True)(*arguments)
+    assert all(map(torch.equal, bits(arguments[0]), bits(expected)))
+    assert [step.item() for step in arguments[3]] == [count + 1 for count in before]
 
 
 @pytest.mark.parametrize("case", ["sgd all", "adamw decay"])
@@ -172,39 +152,42 @@ def test_compiled_step_is_torchs(case):
     pair.step().check()
 
 
+def lists_of_adam():
+    params = random_params(torch.float32, [(3, 5), (), (0,), (300,)])
+    states = [torch.zeros_like(p) for p in params for _ in range(2)]
+    steps = [torch.zeros(()) for _ in params]
+    return [params, [torch.ones_like(p) for p in params], states, steps, 3, [0.1, 0.9, 0.99, 1e-8, 0.0, 0.0, 0.0]]
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda a: a[0].append(torch.ones(3)), "one for each parameter|parameters; got"),
+        (lambda a: a[0].append(torch.ones(3)), "states: expected 2 for each of 5"),
+        (lambda a: a[1].append(torch.ones(3)), "4 parameters; got 4 and 5 gradients"),
         (lambda a: a[1].__setitem__(0, torch.ones(4)), "cannot be stepped"),
         (lambda a: a[1].__setitem__(0, torch.ones(3, 5, dtype=torch.float64)), "cannot be stepped"),
-        (lambda a: a[2].pop(), "exp_avgs: expected 4"),
-        (lambda a: a[5].__setitem__(0, torch.zeros((), dtype=torch.int64)), "cannot be stepped"),
-        (lambda a: a[6].pop(), "expected 7 options"),
+        (lambda a: a[2].pop(), "states: expected 2 for each of 4"),
+        (lambda a: a[3].pop(), "steps: one for each parameter"),
+        (lambda a: a[3].clear(), "adam: expected a step count"),
+        (lambda a: a[3].__setitem__(0, torch.zeros((), dtype=torch.int64)), "cannot be stepped"),
+        (lambda a: a.__setitem__(4, 5), "adam has no update of parameters with the states 5"),
+        (lambda a: a.__setitem__(4, -3), "by bit: expected at most 3|states: expected"),
+        (lambda a: a[5].pop(), "expected 7 options"),
     ],
 )
 def test_list_operator_refuses_bad_lists_and_changes_nothing(change, words):
-    params, grads, (m, v, _) = lists()
-    args = [
-        params,
-        grads,
-        m,
-        v,
-        [],
-        [torch.zeros(()) for _ in params],
-        [0.1, 0.9, 0.99, 1e-8, 0.0, 0.0, 0.0],
-    ]
-    change(args)
-    before = [t.clone() for group in args[:6] for t in group]
+    arguments = lists_of_adam()
+    change(arguments)
+    before = [t.clone() for group in arguments[:4] for t in group]
     with pytest.raises(RuntimeError, match=words):
-        torch.ops.fused_ml.adam_(*args)
-    assert all(map(torch.equal, before, [t for group in args[:6] for t in group]))
+        torch.ops.fused_ml.adam_(*arguments)
+    assert all(map(torch.equal, before, [t for group in arguments[:4] for t in group]))
 
 
 def test_list_operator_refuses_a_factor_that_is_no_number():
     param, factor = torch.ones(3), torch.ones(2)
     with pytest.raises(RuntimeError, match="gradient_factor: expected one number on the CPU"):
-        torch.ops.fused_ml.sgd_([param], [torch.ones(3)], [], [0.1, 0.0, 0.0, 0.0, 0.0, 0.0], False, factor)
+        torch.ops.fused_ml.sgd_([param], [torch.ones(3)], [], [], 0, [0.1, 0.0, 0.0, 0.0, 0.0, 0.0], False, factor)
     assert torch.equal(param, torch.ones(3))
 
 
@@ -259,7 +242,7 @@ def test_torchs_error_inputs(info, error):
 
 
 @pytest.mark.parametrize("options", [{"fused": True, "foreach": True}, {"fused": True, "differentiable": True}])
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if takes(name, {"fused": True})])
 def test_options_that_exclude_one_another(name, options):
     with pytest.raises(RuntimeError, match="`fused`"):
         getattr(fused_ml.optim, name)([torch.ones(2, requires_grad=True)], **options)
@@ -268,8 +251,9 @@ def test_options_that_exclude_one_another(name, options):
 @pytest.mark.parametrize("case", OPTIONS)
 def test_foreach_and_fused_are_accepted(case):
     results = []
-    for extra in ({}, {"foreach": False}, {"foreach": True}, {"fused": True}, {"fused": False}):
-        name, options = OPTIONS[case]
+    name, options = OPTIONS[case]
+    flags = ({}, {"foreach": False}, {"foreach": True}, {"fused": True}, {"fused": False})
+    for extra in (each for each in flags if takes(name, each)):
         p = torch.linspace(-1, 1, 50).requires_grad_()
         optimizer = getattr(fused_ml.optim, name)([p], **numbers(options), **extra)
         p.grad = torch.linspace(1, 2, 50)
@@ -278,8 +262,9 @@ def test_foreach_and_fused_are_accepted(case):
     assert all(torch.equal(results[0], result) for result in results)
 
 
-def test_capturable_on_the_cpu_is_torchs_error():
+@pytest.mark.parametrize("name", [name for name in EXAMPLES if takes(name, {"capturable": True})])
+def test_capturable_on_the_cpu_is_torchs_error(name):
     p = torch.ones(2, requires_grad=True)
     p.grad = torch.ones(2)
     with pytest.raises(AssertionError, match="capturable"):
-        fused_ml.optim.Adam([p], capturable=True).step()
+        getattr(fused_ml.optim, name)([p], capturable=True).step()

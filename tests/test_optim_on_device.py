@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from optim_cases import OPTIONS, STATEFUL, Pair, assert_state_close, draw, grad_scaler, here, numbers, random_params
+from optim_cases import (
+    EXAMPLES,
+    OPTIONS,
+    STATEFUL,
+    Pair,
+    assert_state_close,
+    draw,
+    grad_scaler,
+    here,
+    numbers,
+    random_params,
+)
 
 import fused_ml.optim
 from fused_ml.optim import _plan
@@ -114,10 +125,10 @@ def test_many_parameters_whose_gradients_move(case, count):
     pair.check()
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+@pytest.mark.parametrize("name", EXAMPLES)
 def test_a_parameter_at_every_distance_from_alignment(name):
     """Operands that reach alignment together, apart, or never; shorter than the way there."""
-    options = {"lr": 0.1, **({"momentum": 0.9} if name == "SGD" else {})}
+    options = {**EXAMPLES[name], "lr": 0.1}
     results = []
     for module in (fused_ml.optim, torch.optim):
         generator, params = torch.Generator().manual_seed(1), []

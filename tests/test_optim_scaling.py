@@ -9,6 +9,7 @@ import torch
 from optim_cases import (
     BRIEF,
     DTYPES,
+    EXAMPLES,
     LAYOUTS,
     OPTIONS,
     STATEFUL,
@@ -19,7 +20,9 @@ from optim_cases import (
     grad_scaler,
     numbers,
     random_params,
+    said,
     snapshot,
+    with_fused,
 )
 
 import fused_ml.optim
@@ -106,10 +109,9 @@ def test_non_finite_norm_without_scaler_is_clip_grad_norm_(case, bad):
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("fused", [None, True])
 @pytest.mark.parametrize("unscale", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-@pytest.mark.parametrize("case", BRIEF)
+@pytest.mark.parametrize(("case", "fused"), with_fused(BRIEF))
 def test_scaler_unscales_exactly_once(case, dtype, unscale, fused, clip):
     """By itself, or within the step: the gradients are unscaled afterwards, and not clipped."""
     pair = Pair(case, random_params(dtype), max_grad_norm=clip, fused=fused)
@@ -148,9 +150,8 @@ def test_scale_that_is_no_power_of_two(fused):
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize("fused", [None, True])
 @pytest.mark.parametrize("started", [False, True])
-@pytest.mark.parametrize("case", STATEFUL)
+@pytest.mark.parametrize(("case", "fused"), with_fused(STATEFUL))
 def test_found_inf_skips_everything(case, started, fused, clip, on_cuda):
     """Unless the step was asked to be fused it is not called at all, and knows of nothing."""
     pair = Pair(case, random_params(torch.float32), max_grad_norm=clip, fused=fused)
@@ -235,7 +236,7 @@ def test_scaling_survives_copies_and_torch_checkpoints(copier, fused):
 
 
 @pytest.mark.parametrize("clip", [None, 0.5])
-@pytest.mark.parametrize(("name", "options"), [("Adam", {}), ("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {})])
+@pytest.mark.parametrize(("name", "options"), EXAMPLES.items())
 def test_torchs_own_step_is_scaled_and_clipped_too(name, options, clip):
     """Complex parameters have no kernel."""
     p = torch.randn(9, dtype=torch.complex64).requires_grad_()
@@ -280,13 +281,13 @@ def needs_warning(name):
     return ("optim." + name, "there is no kernel for torch.complex64") not in _explain._warned
 
 
-@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.parametrize("case", [case for case, fused in with_fused(OPTIONS) if fused])
 def test_fused_true_needs_no_other_scaler_path(case):
     name, options = OPTIONS[case]
     results = []
     for fused in (None, True):
         p = torch.linspace(-1, 1, 50).requires_grad_()
-        optimizer = getattr(fused_ml.optim, name)([p], fused=fused, **numbers(options))
+        optimizer = getattr(fused_ml.optim, name)([p], **said(fused=fused), **numbers(options))
         p.grad = torch.linspace(1, 2, 50)
         scaled_step(optimizer, [p], grad_scaler(init_scale=4.0), 4.0)
         results.append(p.detach())

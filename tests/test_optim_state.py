@@ -14,7 +14,9 @@ from optim_cases import (
     assert_unchanged,
     numbers,
     random_params,
+    said,
     snapshot,
+    with_fused,
 )
 
 import fused_ml
@@ -39,8 +41,8 @@ def loaded(state_dict, how):
 # State goes from torch and to torch, mid-training.
 
 
-@pytest.mark.parametrize(("how", "fused"), [("copy", True), ("file", None)])
-@pytest.mark.parametrize("case", OPTIONS)
+@pytest.mark.parametrize("how", ["copy", "file"])
+@pytest.mark.parametrize(("case", "fused"), with_fused(OPTIONS))
 def test_checkpoint_from_torch_and_back(case, fused, how):
     pair = Pair(case, random_params(torch.float32, [(), (0,), (5, 7), (300,)]))
     reference = make(case, [p.clone().detach().requires_grad_() for p in pair.ours], torch.optim, foreach=False)
@@ -57,13 +59,13 @@ def test_checkpoint_from_torch_and_back(case, fused, how):
             ours.step()
             reference.step()
 
-    ours = make(case, pair.ours, fused=fused)
+    ours = make(case, pair.ours, **said(fused=fused))
     both()
     middle = make(case, pair.ours, torch.optim, foreach=False)
     middle.load_state_dict(loaded(ours.state_dict(), how))
     ours = middle
     both()
-    back = make(case, pair.ours, fused=fused)
+    back = make(case, pair.ours, **said(fused=fused))
     back.load_state_dict(loaded(ours.state_dict(), how))
     ours = back
     both()

@@ -8,11 +8,12 @@ import weakref
 
 import pytest
 import torch
-from optim_cases import OPTIONS, assert_state_close, numbers, random_params
+from optim_cases import OPTIONS, assert_state_close, numbers, random_params, said, with_fused
 from patching import MADE, OwnGroups, OwnGroupsUncompiled, fused_operators, own_groups_of_an_instance, parameter, step
 
 import fused_ml
 from fused_ml.optim import _stand_in
+from fused_ml.optim._base import FusedStep
 
 OPTIMIZERS = fused_ml.optim.FUSED
 
@@ -46,7 +47,7 @@ assert any(issubclass(each.category, fused_ml.FusedFallbackWarning) for each in 
 @pytest.mark.parametrize("cls", MADE)
 def test_optimizers_made_before_within_and_after(cls):
     before, reference = cls([parameter()], lr=0.1), cls([parameter()], lr=0.1)
-    operator = {"sgd_run" if issubclass(cls, torch.optim.SGD) else "adam_run"}
+    operator = {next(FusedStep.known[c] for c in cls.__mro__ if c in FusedStep.known)._family.run}
     with fused_ml.patch_torch():
         within = cls([parameter()], lr=0.1)
         for optimizer in (before, within):
@@ -94,14 +95,13 @@ def test_a_method_put_on_torchs_own_class_counts(monkeypatch):
         assert torch.equal(step(torch.optim.SGD([parameter()], lr=0.1))[0], expected[0])
 
 
-@pytest.mark.parametrize("case", OPTIONS)
-@pytest.mark.parametrize("fused", [None, True])
+@pytest.mark.parametrize(("case", "fused"), with_fused(OPTIONS))
 def test_every_option_gives_torchs_numbers_while_the_patch_comes_and_goes(case, fused):
     name, options = OPTIONS[case]
     params = random_params(torch.float32)
     mine = [p.clone().requires_grad_() for p in params]
     theirs = [p.double().requires_grad_() for p in params]
-    optimizer = getattr(torch.optim, name)(mine, fused=fused, **numbers(options))
+    optimizer = getattr(torch.optim, name)(mine, **said(fused=fused), **numbers(options))
     reference = getattr(torch.optim, name)(theirs, foreach=False, **numbers(options))
     ran = []
     for i in range(5):
@@ -114,7 +114,7 @@ def test_every_option_gives_torchs_numbers_while_the_patch_comes_and_goes(case, 
         else:
             ran.append(fused_operators(optimizer.step))
         reference.step()
-    operator = {"sgd_run" if name == "SGD" else "adam_run"}
+    operator = {getattr(fused_ml.optim, name)._family.run}
     assert ran == [operator, operator, set(), operator, set()]
     assert_state_close(optimizer, reference, 5)
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from optim_cases import assert_state_close
-from patching import MADE, Inherits, OwnGroups, fused_operators, parameter, step
+from optim_cases import assert_state_close, said, takes
+from patching import MADE, TORCHS, Inherits, OwnGroups, fused_operators, parameter, step
 
 import fused_ml
 
@@ -54,7 +54,7 @@ def test_closure_runs_once_with_grad_and_its_loss_is_returned(cls):
 
 
 @pytest.mark.parametrize("made", ["before", "within"])
-@pytest.mark.parametrize("cls", [torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, Inherits])
+@pytest.mark.parametrize("cls", [*TORCHS, Inherits])
 @pytest.mark.filterwarnings("error")
 def test_schedulers(made, cls):
     """A scheduler keeps the `step` that it finds: made before, it steps by the kernels within, and by torch after."""
@@ -81,13 +81,14 @@ def test_schedulers(made, cls):
     assert_state_close(optimizer, reference, 3)
 
 
-@pytest.mark.parametrize("fused", [None, True])
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("name", "fused"), [(n, f) for n in OPTIMIZERS for f in (None, True) if takes(n, said(fused=f))]
+)
 def test_grad_scaler_as_with_torchs_class(name, fused):
     """A finite step, one with an infinity, and another: parameters, states, gradients and scale as torch's."""
 
     def train():
-        optimizer = getattr(torch.optim, name)([parameter()], lr=0.1, fused=fused)
+        optimizer = getattr(torch.optim, name)([parameter()], lr=0.1, **said(fused=fused))
         scaler = torch.amp.GradScaler("cpu", init_scale=4.0, growth_interval=1)
         p, ran = optimizer.param_groups[0]["params"][0], []
         assert getattr(optimizer, "_step_supports_amp_scaling", False) is bool(fused)
@@ -103,7 +104,7 @@ def test_grad_scaler_as_with_torchs_class(name, fused):
     reference, expected, _ = train()
     with fused_ml.patch_torch():
         optimizer, seen, ran = train()
-    operator = {"sgd_run" if name == "SGD" else "adam_run"}
+    operator = {getattr(fused_ml.optim, name)._family.run}
     assert ran == ([set()] * 3 if fused else [operator, set(), operator])
     torch.testing.assert_close(seen, expected)
     assert_state_close(optimizer, reference, 3)
@@ -156,6 +157,6 @@ def test_own_groups_after_torch_compile_looked_at_the_classes():
     torch._dynamo.reset()
     torch.compile(step, backend="eager")(torch.optim.AdamW([parameter()]))
     with fused_ml.patch_torch():
-        for cls in (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW):
+        for cls in TORCHS:
             assert fused_operators(step, cls([parameter()]))
         assert not fused_operators(step, OwnGroups([parameter()]))

@@ -139,9 +139,9 @@ def test_adam(numel, dtype, isa):
     ours = [torch.randn(numel).to(dtype), torch.randn(numel).to(dtype), *torch.rand(2, numel).to(dtype)]
     theirs = [t.clone() for t in ours]
     options = [1e-2, 0.9, 0.99, 1e-8, 0.1, 1.0, 0.0]
-    raw.adam(*map(array, ours), 4, options, isa=isa)
-    param, grad, exp_avg, exp_avg_sq = ([t] for t in theirs)
-    torch.ops.fused_ml.adam_(param, grad, exp_avg, exp_avg_sq, [], [torch.tensor(3.0)], options)
+    param, grad, *states = map(array, ours)
+    raw.adam(param, grad, states, 3, options, 4, isa=isa)
+    torch.ops.fused_ml.adam_(theirs[:1], theirs[1:2], theirs[2:], [torch.tensor(3.0)], 3, options)
     assert all(map(same_bits, ours, theirs))
 
 
@@ -151,8 +151,9 @@ def test_sgd(numel, momentum, dtype, isa):
     ours = [torch.randn(numel).to(dtype) for _ in range(2 + momentum)]
     theirs = [t.clone() for t in ours]
     options = [1e-2, 0.9 * momentum, 0.1, 0.05, 0.0, 0.0]
-    raw.sgd(*map(array, ours), options=options, isa=isa)
-    torch.ops.fused_ml.sgd_(theirs[:1], theirs[1:2], theirs[2:], options, False)
+    param, grad, *states = map(array, ours)
+    raw.sgd(param, grad, states, int(momentum), options, isa=isa)
+    torch.ops.fused_ml.sgd_(theirs[:1], theirs[1:2], theirs[2:], [], int(momentum), options)
     assert all(map(same_bits, ours, theirs))
 
 

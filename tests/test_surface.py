@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from optim_cases import EXAMPLES
 from rows import ROWS
 
 import fused_ml
@@ -37,11 +38,10 @@ MODULES = (
     "BCEWithLogitsLoss",
     *(row.module for row in ROWS),
 )
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
 EXPECTED = {
     *(f"nn.functional.{name}" for name in FUNCTIONS),
     *(f"nn.{name}" for name in MODULES),
-    *(f"optim.{name}" for name in OPTIMIZERS),
+    *(f"optim.{name}" for name in EXAMPLES),
 }
 
 

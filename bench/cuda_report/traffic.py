@@ -78,13 +78,12 @@ def _moments(x: Tensor) -> list[Tensor]:
 
 def _sgd(param: Tensor, grad: Tensor, momentum_buffer: Tensor) -> object:
     options = [0.1, 0.9, 0.0, 0.0, 0.0, 0.0]
-    return torch.ops.fused_ml.sgd_([param], [grad], [momentum_buffer], options, False)
+    return torch.ops.fused_ml.sgd_([param], [grad], [momentum_buffer], [], 1, options)
 
 
 def _adam(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor) -> object:
     options = [1e-3, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0]
-    lists = [param], [grad], [exp_avg], [exp_avg_sq], [], [torch.zeros(())]
-    return torch.ops.fused_ml.adam_(*lists, options)
+    return torch.ops.fused_ml.adam_([param], [grad], [exp_avg, exp_avg_sq], [torch.zeros(())], 3, options)
 
 
 CASES = (

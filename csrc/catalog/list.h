@@ -10,9 +10,12 @@ struct List {
   static constexpr int size = sizeof...(F);
 };
 
-template <class... F, class... G>
-List<F..., G...> joined(List<F...>, List<G...>);
-template <class First, class Second>
-using Joined = decltype(joined(First{}, Second{}));
+List<> joined();
+template <class... F>
+List<F...> joined(List<F...>);
+template <class... F, class... G, class... More>
+auto joined(List<F...>, List<G...>, More... more) -> decltype(joined(List<F..., G...>{}, more...));
+template <class... Lists>
+using Joined = decltype(joined(Lists{}...));
 
 }  // namespace FUSED_ML_NAMESPACE

@@ -113,15 +113,13 @@ struct MultiTensorArguments {
   double* block_sums;      // multi_tensor_square_sum: one for each block
 };
 
-enum class MultiTensorFormula : int { sgd, sgd_momentum, adam, adam_amsgrad };
-
 // The kernels of one instruction set; the choice is made once, at load.
 struct Kernels {
   const char* name;
   void (*rowwise)(RowwiseOp, const RowwiseOptions&, const RowwiseArguments&);
   int64_t (*count_rows)(const RowwiseArguments&, int64_t begin, int64_t end);  // that have a class
   void (*pointwise)(const PointwiseFormula&, const PointwiseArguments&);
-  void (*multi_tensor_update)(MultiTensorFormula, const MultiTensorArguments&);
+  void (*multi_tensor_update)(int code, const MultiTensorArguments&);  // of catalog/optimizers.h
   void (*multi_tensor_square_sum)(const MultiTensorArguments&);
 };
 

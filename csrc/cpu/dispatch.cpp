@@ -13,7 +13,7 @@ namespace fused_ml {
   void run_rowwise(RowwiseOp, const RowwiseOptions&, const RowwiseArguments&);               \
   int64_t count_rows(const RowwiseArguments&, int64_t begin, int64_t end);                   \
   void run_pointwise(const PointwiseFormula&, const PointwiseArguments&);                    \
-  void multi_tensor_update(MultiTensorFormula, const MultiTensorArguments&);                 \
+  void multi_tensor_update(int code, const MultiTensorArguments&);                           \
   void multi_tensor_square_sum(const MultiTensorArguments&);                                 \
   constexpr Kernels kernels = {#level,        run_rowwise,         count_rows,               \
                                run_pointwise, multi_tensor_update, multi_tensor_square_sum}; \

@@ -80,6 +80,10 @@ FUSED_ML_INLINE void visit_strided(const StridedLayout& layout, int operand, int
 template <class T>
 void gather(const T* from, const StridedLayout& layout, int operand, int64_t begin, int64_t n, T* to) {
   visit_strided(layout, operand, begin, n, [&](int64_t i, int64_t offset, int64_t count, int64_t stride) {
+    if (stride == 1) {
+      memcpy(to + i, from + offset, count * sizeof(T));
+      return;
+    }
     for (int64_t j = 0; j < count; ++j) to[i + j] = from[offset + j * stride];
   });
 }
@@ -87,61 +91,121 @@ void gather(const T* from, const StridedLayout& layout, int operand, int64_t beg
 template <class T>
 void scatter(const T* from, const StridedLayout& layout, int operand, int64_t begin, int64_t n, T* to) {
   visit_strided(layout, operand, begin, n, [&](int64_t i, int64_t offset, int64_t count, int64_t stride) {
+    if (stride == 1) {
+      memcpy(to + offset, from + i, count * sizeof(T));
+      return;
+    }
     for (int64_t j = 0; j < count; ++j) to[offset + j * stride] = from[i + j];
   });
 }
 
-// A formula is a plain struct of numbers, handed over in float64.
-template <class F, class A>
-FUSED_ML_INLINE F formula_of(const double* constants) {
-  constexpr int count = sizeof(F) / sizeof(A);
-  static_assert(count <= kMultiTensorConstants);
-  A values[count];
-  for (int i = 0; i < count; ++i) values[i] = static_cast<A>(constants[i]);
-  F formula;
-  memcpy(&formula, values, sizeof(F));
-  return formula;
+// A type of so many bytes, to be moved: as unsigned numbers gcc would insert elements into vectors one by
+// one.
+template <class Body>
+FUSED_ML_INLINE void with_item(size_t bytes, const Body& body) {
+  if (bytes == 2) return body(static_cast<BFloat16*>(nullptr));
+  if (bytes == 4) return body(static_cast<float*>(nullptr));
+  body(static_cast<double*>(nullptr));
 }
 
-template <class F, class T, class S>
-void update_entry(const MultiTensorEntry& entry, int64_t begin, int64_t end) {
-  using A = arithmetic_t<T>;
-  const F formula = formula_of<F, A>(entry.constants);
-  T* p = static_cast<T*>(entry.operands[0]);
-  const T* g = static_cast<const T*>(entry.operands[1]);
-  S* state[F::states + 1];
-  if (!entry.layout) {
-    for (int k = 0; k < F::states; ++k) state[k] = static_cast<S*>(entry.operands[2 + k]) + begin;
-    return update_flat(formula, p + begin, g + begin, state, end - begin);
-  }
-  alignas(64) T flat_p[kGranule], flat_g[kGranule];
-  alignas(64) S flat_states[F::states + 1][kGranule];
-  for (int k = 0; k < F::states; ++k) state[k] = flat_states[k];
-  for (int64_t i = begin; i < end; i += kGranule) {
-    const int64_t n = end - i < kGranule ? end - i : kGranule;
-    gather(p, *entry.layout, 0, i, n, flat_p);
-    gather(g, *entry.layout, 1, i, n, flat_g);
-    for (int k = 0; k < F::states; ++k) {
-      gather(static_cast<const S*>(entry.operands[2 + k]), *entry.layout, 2 + k, i, n, flat_states[k]);
-    }
-    update_flat(formula, flat_p, static_cast<const T*>(flat_g), state, n);
-    for (int k = 0; k < F::states; ++k) {
-      scatter(flat_states[k], *entry.layout, 2 + k, i, n, static_cast<S*>(entry.operands[2 + k]));
-    }
-    scatter(flat_p, *entry.layout, 0, i, n, p);
-  }
+FUSED_ML_INLINE size_t size_of(DType type) {
+  return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2;
 }
 
-template <class F, class T, class S>
-void update_blocks(void* context, int64_t begin, int64_t end) {
-  const MultiTensorArguments& a = *static_cast<const MultiTensorArguments*>(context);
-  const int64_t granules = a.first_granule[a.count];
-  const int64_t last = end * kBlock < granules ? end * kBlock : granules;
-  FlushDenormals flush;
-  visit_elements(a, begin * kBlock, last, [](const MultiTensorEntry& entry, int64_t from, int64_t to) {
-    update_entry<F, T, S>(entry, from, to);
-  });
-}
+// An update over a list of tensors.
+class UpdateFrame {
+ public:
+  UpdateFrame(const UpdateLoops& loops, const MultiTensorArguments& a)
+      : a_(a), states_(loops.states), loop_(loop_of(loops, a)) {}
+
+  void run_blocks(int64_t begin, int64_t end) const {
+    const int64_t granules = a_.first_granule[a_.count];
+    const int64_t last = end * kBlock < granules ? end * kBlock : granules;
+    FlushDenormals flush;
+    visit_elements(a_, begin * kBlock, last, [&](const MultiTensorEntry& entry, int64_t from, int64_t to) {
+      a_.type == DType::float64 ? run_entry<double>(entry, from, to) : run_entry<float>(entry, from, to);
+    });
+  }
+
+ private:
+  static constexpr int kMaxStates = kMultiTensorOperands - 2;
+  static UpdateLoops::Loop loop_of(const UpdateLoops& loops, const MultiTensorArguments& a) {
+    if (a.type == DType::float64) return loops.float64;
+    if (a.type != DType::bfloat16) return loops.float32;
+    return a.state_type == DType::float32 ? loops.bfloat16_wide : loops.bfloat16;
+  }
+
+  size_t item_size(int operand) const { return size_of(operand < 2 ? a_.type : a_.state_type); }
+
+  template <class A>
+  void run_entry(const MultiTensorEntry& entry, int64_t begin, int64_t end) const {
+    A constants[kMultiTensorConstants];
+    for (int i = 0; i < kMultiTensorConstants; ++i) constants[i] = static_cast<A>(entry.constants[i]);
+    if (entry.layout) return run_strided(entry, constants, begin, end);
+    void* operands[kMultiTensorOperands];
+    for (int k = 0; k < 2 + states_; ++k) {
+      operands[k] = static_cast<char*>(entry.operands[k]) + begin * item_size(k);
+    }
+    run_flat(constants, operands, end - begin);
+  }
+
+  // Granule by granule, in copies.
+  void run_strided(const MultiTensorEntry& entry, const void* constants, int64_t begin, int64_t end) const {
+    alignas(64) char flat[kMultiTensorOperands * kGranule * sizeof(double)];
+    void* operands[kMultiTensorOperands];
+    char* next = flat;
+    for (int k = 0; k < 2 + states_; ++k) {
+      operands[k] = next;
+      next += kGranule * item_size(k);
+    }
+    for (int64_t i = begin; i < end; i += kGranule) {
+      const int64_t n = end - i < kGranule ? end - i : kGranule;
+      for (int k = 0; k < 2 + states_; ++k) {
+        with_item(item_size(k), [&](auto* item) {
+          using T = std::remove_pointer_t<decltype(item)>;
+          gather(static_cast<const T*>(entry.operands[k]), *entry.layout, k, i, n,
+                 static_cast<T*>(operands[k]));
+        });
+      }
+      run_flat(constants, operands, n);
+      for (int k = 0; k < 2 + states_; ++k) {
+        if (k == 1) continue;
+        with_item(item_size(k), [&](auto* item) {
+          using T = std::remove_pointer_t<decltype(item)>;
+          scatter(static_cast<const T*>(operands[k]), *entry.layout, k, i, n,
+                  static_cast<T*>(entry.operands[k]));
+        });
+      }
+    }
+  }
+
+  void run_flat(const void* constants, void* const* operands, int64_t n) const {
+    if (a_.type == DType::float16) return run_halves(constants, operands, n);
+    loop_(constants, operands[0], operands[1], operands + 2, n);
+  }
+
+  // Through floats, a granule at a time; states of float32 stay where they are.
+  void run_halves(const void* constants, void* const* operands, int64_t n) const {
+    alignas(64) float wide[kMultiTensorOperands][kGranule];
+    const int halves = a_.state_type == DType::float16 ? 2 + states_ : 2;
+    for (int64_t i = 0; i < n; i += kGranule) {
+      const int64_t count = n - i < kGranule ? n - i : kGranule;
+      void* states[kMaxStates];
+      for (int k = 0; k < halves; ++k) widen(static_cast<const Half*>(operands[k]) + i, count, wide[k]);
+      for (int k = 0; k < states_; ++k) {
+        states[k] = 2 + k < halves ? wide[2 + k] : static_cast<float*>(operands[2 + k]) + i;
+      }
+      loop_(constants, wide[0], wide[1], states, count);
+      for (int k = 0; k < halves; ++k) {
+        if (k != 1) narrow(wide[k], count, static_cast<Half*>(operands[k]) + i);
+      }
+    }
+  }
+
+  const MultiTensorArguments& a_;
+  const int states_;
+  const UpdateLoops::Loop loop_;
+};
 
 // Sums in float64, a block at a time whoever computes it: no overflow, and the same bits for any thread
 // count.
@@ -174,22 +238,12 @@ FUSED_ML_INLINE void for_blocks(const MultiTensorArguments& a, void (*body)(void
                const_cast<MultiTensorArguments*>(&a));
 }
 
-// States are of the parameters' own type, or float32 beside 16-bit parameters.
-template <template <class> class F>
-void update_with(const MultiTensorArguments& a) {
-  const bool wide = a.state_type == DType::float32;
-  switch (a.type) {
-    case DType::float32:
-      return for_blocks(a, &update_blocks<F<float>, float, float>);
-    case DType::float64:
-      return for_blocks(a, &update_blocks<F<double>, double, double>);
-    case DType::bfloat16:
-      return for_blocks(
-          a, wide ? &update_blocks<F<float>, BFloat16, float> : &update_blocks<F<float>, BFloat16, BFloat16>);
-    case DType::float16:
-      return for_blocks(a,
-                        wide ? &update_blocks<F<float>, Half, float> : &update_blocks<F<float>, Half, Half>);
-  }
+void run_update(const UpdateLoops& loops, const MultiTensorArguments& a) {
+  UpdateFrame frame(loops, a);
+  const auto body = [](void* context, int64_t begin, int64_t end) {
+    static_cast<const UpdateFrame*>(context)->run_blocks(begin, end);
+  };
+  parallel_for(divide_up(a.first_granule[a.count], kBlock), kBlocksPerTask, body, &frame);
 }
 
 void multi_tensor_square_sum(const MultiTensorArguments& a) {

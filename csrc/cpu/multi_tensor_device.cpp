@@ -1,68 +1,49 @@
 // The optimizers' CPU side: the constants of every tensor, then the kernels, one parallel region a launch.
 #include "../multi_tensor_device.h"
 
-#include <cmath>
 #include <cstring>
 
-#include "../formulas/adam.h"
-#include "../formulas/sgd.h"
+#include "../optimizer_entries.h"
 #include "../tensors.h"
 
 namespace fused_ml {
 
 namespace {
 
-template <class Options>
-Options options_of(const std::vector<double>& options, int64_t group) {
-  Options result;
-  std::memcpy(&result, options.data() + group * (sizeof(Options) / sizeof(double)), sizeof(Options));
-  return result;
-}
-
-template <class Constants>
-void put(const Constants& constants, MultiTensorEntry& entry) {
-  static_assert(sizeof(Constants) <= sizeof(entry.constants));
-  std::memcpy(entry.constants, &constants, sizeof(Constants));
-}
-
 MultiTensorArguments arguments(const Plan::Launch& launch) {
   return {launch.entries.data(), launch.first_granule.data(), static_cast<int64_t>(launch.entries.size()),
           launch.type,           launch.state_type,           nullptr};
 }
 
-// set(item, entry) puts an entry's constants.
-template <class Set>
-void set_constants(Plan& plan, std::vector<Plan::Launch>& launches, const Set& set) {
-  for (Plan::Launch& launch : launches) {
-    for (size_t n = 0; n < launch.items.size(); ++n) set(plan.items()[launch.items[n]], launch.entries[n]);
+// Puts the constants of every entry. As a rule all tensors of a group are at the same step.
+template <class Options>
+void set_constants(Plan& plan, const std::vector<double>& options, double factor) {
+  decltype(formulas::constants_of(Options{}, formulas::Progress{}, factor)) constants{};
+  static_assert(sizeof(constants) <= sizeof(MultiTensorEntry::constants));
+  const Plan::Item* last = nullptr;
+  double last_step = 0;
+  for (Plan::Launch& launch : plan.launches()) {
+    for (size_t n = 0; n < launch.items.size(); ++n) {
+      const Plan::Item& item = plan.items()[launch.items[n]];
+      const double step = item.step ? item.host_count() + 1 : 1;
+      if (!last || item.group != last->group || item.first != last->first || step != last_step) {
+        Options o;
+        std::memcpy(&o, options.data() + item.group * kNumbers<Options>, sizeof(o));
+        constants = formulas::constants_of(o, {step, item.first}, factor);
+        last = &item;
+        last_step = step;
+      }
+      std::memcpy(launch.entries[n].constants, &constants, sizeof(constants));
+    }
   }
 }
 
-void set_sgd(Plan& plan, std::vector<Plan::Launch>& launches, const std::vector<double>& options,
-             double factor) {
-  set_constants(plan, launches, [&](const Plan::Item& item, MultiTensorEntry& entry) {
-    const auto o = options_of<formulas::SgdOptions>(options, item.group);
-    put(formulas::sgd_constants(o, item.first, factor), entry);
-  });
-}
-
-// And counts the step.
-void set_adam(Plan& plan, std::vector<Plan::Launch>& launches, const std::vector<double>& options,
-              double factor) {
-  int64_t group = -1;
-  double last_step = -1;
-  formulas::AdamConstants<double> constants{};
-  set_constants(plan, launches, [&](const Plan::Item& item, MultiTensorEntry& entry) {
-    const double step = item.host_count() + 1;
-    if (item.group != group || step != last_step) {  // as a rule all tensors are at the same step
-      const auto o = options_of<formulas::AdamOptions>(options, item.group);
-      constants = formulas::adam_constants(o, std::pow(o.beta1, step), std::pow(o.beta2, step), factor);
-      group = item.group;
-      last_step = step;
-    }
-    put(constants, entry);
-  });
-  for (Plan::Item& item : plan.items()) item.count_on_host();
+template <class... F>
+void set_constants_of(int family, Plan& plan, const std::vector<double>& options, double factor,
+                      formulas::List<F...>) {
+  static constexpr decltype(&set_constants<formulas::AdamOptions>) set[] = {
+      &set_constants<typename F::Options>...};
+  set[family](plan, options, factor);
 }
 
 formulas::GradientFactor factor_of(const StepCall& call) {
@@ -97,11 +78,12 @@ std::vector<Tensor> run_step(Plan& plan, const StepCall& call) {
   for (size_t i = 0; i < call.places.size(); ++i) options[call.places[i]] = number_in(call.numbers[i]);
   const formulas::GradientFactor factor = factor_of(call);
   if (!factor.skipped) {
-    std::vector<Plan::Launch>& launches = plan.launches();
-    call.few == MultiTensorFormula::sgd ? set_sgd(plan, launches, options, factor.factor)
-                                        : set_adam(plan, launches, options, factor.factor);
-    for (const Plan::Launch& launch : launches) {
-      kernels().multi_tensor_update(formula_of(call.few, launch.states_count), arguments(launch));
+    set_constants_of(call.family, plan, options, factor.factor, formulas::Families<double>{});
+    for (const Plan::Launch& launch : plan.launches()) {
+      kernels().multi_tensor_update(update_of(call.family, launch.states), arguments(launch));
+    }
+    for (Plan::Item& item : plan.items()) {
+      if (item.step) item.count_on_host();
     }
   }
   plan.finish(factor.skipped);

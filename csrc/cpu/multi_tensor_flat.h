@@ -16,10 +16,7 @@ FUSED_ML_INLINE void update_one(const F& formula, T* p, const T* g, S* s0, S* s1
   if constexpr (F::states > 0) v0 = load(s0);
   if constexpr (F::states > 1) v1 = load(s1);
   if constexpr (F::states > 2) v2 = load(s2);
-  if constexpr (F::states == 0) formula(x, load(g));
-  if constexpr (F::states == 1) formula(x, load(g), v0);
-  if constexpr (F::states == 2) formula(x, load(g), v0, v1);
-  if constexpr (F::states == 3) formula(x, load(g), v0, v1, v2);
+  formula(x, load(g), v0, v1, v2);
   if constexpr (F::states > 0) store(s0, v0);
   if constexpr (F::states > 1) store(s1, v1);
   if constexpr (F::states > 2) store(s2, v2);
@@ -61,14 +58,8 @@ FUSED_ML_INLINE void update_pair(const F& formula, BFloat16* p, const BFloat16* 
   if constexpr (F::states > 0) v0 = Pair::load(s0);
   if constexpr (F::states > 1) v1 = Pair::load(s1);
   if constexpr (F::states > 2) v2 = Pair::load(s2);
-  if constexpr (F::states == 0) formula(x.even, y.even), formula(x.odd, y.odd);
-  if constexpr (F::states == 1) formula(x.even, y.even, v0.even), formula(x.odd, y.odd, v0.odd);
-  if constexpr (F::states == 2) {
-    formula(x.even, y.even, v0.even, v1.even), formula(x.odd, y.odd, v0.odd, v1.odd);
-  }
-  if constexpr (F::states == 3) {
-    formula(x.even, y.even, v0.even, v1.even, v2.even), formula(x.odd, y.odd, v0.odd, v1.odd, v2.odd);
-  }
+  formula(x.even, y.even, v0.even, v1.even, v2.even);
+  formula(x.odd, y.odd, v0.odd, v1.odd, v2.odd);
   if constexpr (F::states > 0) v0.store(s0);
   if constexpr (F::states > 1) v1.store(s1);
   if constexpr (F::states > 2) v2.store(s2);
@@ -82,13 +73,18 @@ FUSED_ML_INLINE void prefetch(const T* run) {
   for (size_t line = 0; line < 64 * sizeof(T); line += 64) __builtin_prefetch(ahead + line);
 }
 
-// The arithmetic loop. p, g, state[k]: [n], flat; operands may be the same memory, element for element.
+// The arithmetic loop. constants: the formula's members, in the arithmetic type. p, g, states[k]: [n], flat;
+// operands may be the same memory, element for element.
 template <class F, class T, class S>
-void update_flat(const F formula, T* p, const T* g, S** state, int64_t n) {
+void update_loop(const void* constants, void* params, const void* grads, void* const* states, int64_t n) {
+  F formula;
+  memcpy(&formula, constants, sizeof(F));
+  T* p = static_cast<T*>(params);
+  const T* g = static_cast<const T*>(grads);
   // States that the formula lacks are never read; any pointer can be moved along in their place.
-  S* s0 = F::states > 0 ? state[0] : reinterpret_cast<S*>(p);
-  S* s1 = F::states > 1 ? state[1] : s0;
-  S* s2 = F::states > 2 ? state[2] : s0;
+  S* s0 = F::states > 0 ? static_cast<S*>(states[0]) : reinterpret_cast<S*>(p);
+  S* s1 = F::states > 1 ? static_cast<S*>(states[1]) : s0;
+  S* s2 = F::states > 2 ? static_cast<S*>(states[2]) : s0;
   constexpr int64_t run = 64;
   int64_t i = 0;
   for (; i + run <= n; i += run) {
@@ -108,29 +104,21 @@ void update_flat(const F formula, T* p, const T* g, S** state, int64_t n) {
   for (int64_t j = i; j < n; ++j) update_one(formula, p + j, g + j, s0 + j, s1 + j, s2 + j);
 }
 
-// Halves go through floats a granule at a time.
-template <class F, class S>
-void update_flat(const F formula, Half* p, const Half* g, S** state, int64_t n) {
-  alignas(64) float wide_p[kGranule], wide_g[kGranule], wide_states[F::states + 1][kGranule];
-  for (int64_t i = 0; i < n; i += kGranule) {
-    const int64_t count = n - i < kGranule ? n - i : kGranule;
-    float* s[F::states + 1];
-    widen(p + i, count, wide_p);
-    widen(g + i, count, wide_g);
-    for (int k = 0; k < F::states; ++k) {
-      if constexpr (sizeof(S) == sizeof(float)) {
-        s[k] = state[k] + i;
-      } else {
-        s[k] = wide_states[k];
-        widen(state[k] + i, count, s[k]);
-      }
-    }
-    update_flat(formula, wide_p, static_cast<const float*>(wide_g), s, count);
-    if constexpr (sizeof(S) != sizeof(float)) {
-      for (int k = 0; k < F::states; ++k) narrow(s[k], count, state[k] + i);
-    }
-    narrow(wide_p, count, p + i);
-  }
+// All that the frame is handed of an update: its loop for each pair of types. Halves go through floats.
+struct UpdateLoops {
+  using Loop = void (*)(const void* constants, void* params, const void* grads, void* const* states,
+                        int64_t n);
+  int states;
+  Loop float32, float64, bfloat16, bfloat16_wide;  // wide: with states of float32
+};
+
+template <class F, class D>
+constexpr UpdateLoops update_loops_of() {
+  static_assert(F::states <= kMultiTensorOperands - 2);
+  static_assert(sizeof(F) <= kMultiTensorConstants * sizeof(float));
+  constexpr UpdateLoops::Loop narrow = update_loop<F, BFloat16, BFloat16>;
+  return {F::states, update_loop<F, float, float>, update_loop<D, double, double>, narrow,
+          F::states ? update_loop<F, BFloat16, float> : narrow};
 }
 
 constexpr int kSums = 32;

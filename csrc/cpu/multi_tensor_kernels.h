@@ -1,23 +1,19 @@
-// One instruction set's optimizer steps.
+// One instruction set's optimizer steps: the frame over every update of the catalog.
 #pragma once
 
-#include "../formulas/adam.h"
-#include "../formulas/sgd.h"
+#include "../catalog/optimizers.h"
 #include "multi_tensor.h"
 
 namespace FUSED_ML_NAMESPACE {
 
-void multi_tensor_update(MultiTensorFormula formula, const MultiTensorArguments& a) {
-  switch (formula) {
-    case MultiTensorFormula::sgd:
-      return update_with<Sgd>(a);
-    case MultiTensorFormula::sgd_momentum:
-      return update_with<SgdMomentum>(a);
-    case MultiTensorFormula::adam:
-      return update_with<Adam>(a);
-    case MultiTensorFormula::adam_amsgrad:
-      return update_with<AdamAmsgrad>(a);
-  }
+template <class... F, class... D>
+const UpdateLoops& loops_at(int code, List<F...>, List<D...>) {
+  static constexpr UpdateLoops loops[] = {update_loops_of<typename F::Formula, typename D::Formula>()...};
+  return loops[code];
+}
+
+void multi_tensor_update(int code, const MultiTensorArguments& a) {
+  run_update(loops_at(code, Updates<float>{}, Updates<double>{}), a);
 }
 
 }  // namespace FUSED_ML_NAMESPACE

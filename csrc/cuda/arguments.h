@@ -72,7 +72,7 @@ void launch_scale(void* data, DType type, int64_t numel, const Number& factor, c
 
 // The optimizers. What follows up to MultiTensorConstants lies in the device's memory.
 
-// A parameter group's options, in the order of the formula's struct; those that lie on the device in tensors
+// A parameter group's options, in the order of the family's struct; those that lie on the device in tensors
 // of their own are `number`, where it is there.
 constexpr int kMultiTensorOptions = 8;
 struct MultiTensorGroup {
@@ -115,7 +115,7 @@ struct MultiTensorList {
 // Before the tensors' kernels, in one block: the constants of every set, step counts, norm and whether the
 // step is skipped.
 struct MultiTensorPreparation {
-  MultiTensorFormula few;
+  int family;  // of catalog/optimizers.h
   const MultiTensorGroup* groups;
   const MultiTensorSet* sets;  // [count]
   int64_t count;
@@ -128,9 +128,9 @@ struct MultiTensorPreparation {
 };
 void launch_preparation(const MultiTensorPreparation& preparation, cudaStream_t stream);
 
-// skipped: nullptr, or not 0 if nothing is to be done.
-void launch_update(MultiTensorFormula formula, const MultiTensorList& list,
-                   const MultiTensorConstants* constants, const float* skipped, cudaStream_t stream);
+// code: of an update of catalog/optimizers.h. skipped: nullptr, or not 0 if nothing is to be done.
+void launch_update(int code, const MultiTensorList& list, const MultiTensorConstants* constants,
+                   const float* skipped, cudaStream_t stream);
 
 // Sums of squares of the gradients, a block each. partials: [most_blocks()]. Returns how many it writes.
 int64_t launch_square_sum(const MultiTensorList& list, double* partials, cudaStream_t stream);

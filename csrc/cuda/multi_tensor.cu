@@ -1,17 +1,11 @@
 // The optimizers on CUDA: which formula, in which types, on how many blocks.
 #include "multi_tensor.cuh"
 
-#include "../formulas/adam.h"
-#include "../formulas/sgd.h"
+#include "../catalog/optimizers.h"
 
 namespace fused_ml::cuda {
 
 namespace {
-
-using formulas::Adam;
-using formulas::AdamAmsgrad;
-using formulas::Sgd;
-using formulas::SgdMomentum;
 
 // Blocks, and list.granules_of_block: `rounds` of what the device holds at once, but no less than what a
 // block's threads take in one go if there is enough.
@@ -35,13 +29,13 @@ void start(MultiTensorList list, const MultiTensorConstants* constants, const fl
   launch({"update", blocks, kTensorThreads, stream}, kernel, list, constants, skipped);
 }
 
-// States are of the parameters' own type, or float32 beside 16-bit parameters.
-template <template <class> class F>
+// States are of the parameters' own type, or float32 beside 16-bit parameters. F, D: in float32 and float64.
+template <class F, class D>
 void choose_types(const MultiTensorList& list, const MultiTensorConstants* constants, const float* skipped,
                   cudaStream_t stream) {
   with_element(list.type, [&](auto* element) {
     using T = std::remove_pointer_t<decltype(element)>;
-    using Formula = F<arithmetic_of<T>>;
+    using Formula = std::conditional_t<sizeof(T) == 8, D, F>;
     if constexpr (sizeof(T) == 2 && Formula::states > 0) {
       if (list.state_type == DType::float32)
         return start<Formula, T, float>(list, constants, skipped, stream);
@@ -50,21 +44,20 @@ void choose_types(const MultiTensorList& list, const MultiTensorConstants* const
   });
 }
 
+template <class... F, class... D>
+auto launcher_at(int code, formulas::List<F...>, formulas::List<D...>) {
+  using Launcher = decltype(&choose_types<formulas::Sgd<float>, formulas::Sgd<double>>);
+  static constexpr Launcher launchers[] = {choose_types<typename F::Formula, typename D::Formula>...};
+  return launchers[code];
+}
+
 }  // namespace
 
-void launch_update(MultiTensorFormula formula, const MultiTensorList& list,
-                   const MultiTensorConstants* constants, const float* skipped, cudaStream_t stream) {
+void launch_update(int code, const MultiTensorList& list, const MultiTensorConstants* constants,
+                   const float* skipped, cudaStream_t stream) {
   if (list.granules == 0) return;
-  switch (formula) {
-    case MultiTensorFormula::sgd:
-      return choose_types<Sgd>(list, constants, skipped, stream);
-    case MultiTensorFormula::sgd_momentum:
-      return choose_types<SgdMomentum>(list, constants, skipped, stream);
-    case MultiTensorFormula::adam:
-      return choose_types<Adam>(list, constants, skipped, stream);
-    case MultiTensorFormula::adam_amsgrad:
-      return choose_types<AdamAmsgrad>(list, constants, skipped, stream);
-  }
+  launcher_at(code, formulas::Updates<float>{}, formulas::Updates<double>{})(list, constants, skipped,
+                                                                             stream);
 }
 
 int64_t launch_square_sum(const MultiTensorList& list, double* partials, cudaStream_t stream) {

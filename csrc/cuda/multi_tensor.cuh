@@ -106,10 +106,10 @@ class Updated {
     for (int k = 0; k < F::states; ++k) load_vectors<kRun, true>(state[k] + i, v[k]);
 #pragma unroll
     for (int j = 0; j < kRun; ++j) {
-      A numbers[F::states + 1];
+      A numbers[kMaxStates] = {};
 #pragma unroll
       for (int k = 0; k < F::states; ++k) numbers[k] = v[k][j];
-      apply(x[j], y[j], numbers);
+      f(x[j], y[j], numbers[0], numbers[1], numbers[2]);
 #pragma unroll
       for (int k = 0; k < F::states; ++k) v[k][j] = numbers[k];
     }
@@ -119,16 +119,18 @@ class Updated {
   }
 
   __device__ __forceinline__ void one(const Offsets<2 + F::states>& at) const {
-    A x = widen(p[at.at[0]]), v[F::states + 1];
+    A x = widen(p[at.at[0]]), v[kMaxStates] = {};
 #pragma unroll
     for (int k = 0; k < F::states; ++k) v[k] = widen(state[k][at.at[2 + k]]);
-    apply(x, widen(g[at.at[1]]), v);
+    f(x, widen(g[at.at[1]]), v[0], v[1], v[2]);
 #pragma unroll
     for (int k = 0; k < F::states; ++k) state[k][at.at[2 + k]] = narrow<S>(v[k]);
     p[at.at[0]] = narrow<T>(x);
   }
 
  private:
+  static constexpr int kMaxStates = kMultiTensorOperands - 2;
+
   // A formula is a plain struct of numbers.
   __device__ __forceinline__ static const F& constants_of(const MultiTensorConstants& constants) {
     static_assert(sizeof(F) <= kMultiTensorConstants * sizeof(A));
@@ -137,12 +139,6 @@ class Updated {
     } else {
       return *reinterpret_cast<const F*>(constants.narrow);
     }
-  }
-  __device__ __forceinline__ void apply(A& x, A gradient, A (&v)[F::states + 1]) const {
-    if constexpr (F::states == 0) f(x, gradient);
-    if constexpr (F::states == 1) f(x, gradient, v[0]);
-    if constexpr (F::states == 2) f(x, gradient, v[0], v[1]);
-    if constexpr (F::states == 3) f(x, gradient, v[0], v[1], v[2]);
   }
 
   const F f;

@@ -4,8 +4,7 @@
 
 #include <cstring>
 
-#include "../formulas/adam.h"
-#include "../formulas/sgd.h"
+#include "../optimizer_entries.h"
 #include "multi_tensor_table.h"
 
 namespace fused_ml {
@@ -36,9 +35,7 @@ struct Groups {
 };
 
 Groups groups_of(const StepCall& call) {
-  const size_t options =
-      (call.few == MultiTensorFormula::sgd ? sizeof(formulas::SgdOptions) : sizeof(formulas::AdamOptions)) /
-      sizeof(double);
+  const size_t options = kFamilies[call.family].options;
   Groups result;
   result.groups.resize((call.options.size() + options - 1) / options);
   for (size_t i = 0; i < call.options.size(); ++i) {
@@ -160,7 +157,7 @@ std::vector<Tensor> run_step(Plan& plan, const StepCall& call) {
   const Groups groups = groups_of(call);
   const Sets sets = sets_of(plan);
   const std::vector<MultiTensorList> lists = upload_tensors(plan, sets, stream);
-  MultiTensorPreparation p{call.few, nullptr, nullptr, 0, call.gradient_factor, call.max_norm};
+  MultiTensorPreparation p{call.family, nullptr, nullptr, 0, call.gradient_factor, call.max_norm};
   upload_numbers(plan, groups, sets, p, stream);
   std::optional<Tensor> scale, found, sum;
   if (call.grad_scale) p.grad_scale = cuda::device_number(*call.grad_scale, scale);
@@ -180,7 +177,7 @@ std::vector<Tensor> run_step(Plan& plan, const StepCall& call) {
   const bool known_skipped = wait && read(p.skipped, stream);
   if (!known_skipped) {
     for (size_t n = 0; n < lists.size(); ++n) {
-      cuda::launch_update(formula_of(call.few, plan.launches()[n].states_count), lists[n], p.constants,
+      cuda::launch_update(update_of(call.family, plan.launches()[n].states), lists[n], p.constants,
                           call.found_inf ? p.skipped : nullptr, stream);
     }
     for (Plan::Item& item : plan.items()) {

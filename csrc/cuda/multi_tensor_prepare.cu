@@ -1,9 +1,6 @@
 // What an optimizer's step needs before its tensors are touched: their description, uploaded, and the
 // formulas' constants, computed where step counts, learning rates, loss scale and norm may lie.
-#include <cmath>
-
-#include "../formulas/adam.h"
-#include "../formulas/sgd.h"
+#include "../catalog/optimizers.h"
 #include "memory.cuh"
 
 namespace fused_ml::cuda {
@@ -11,8 +8,6 @@ namespace fused_ml::cuda {
 namespace {
 
 constexpr int kPrepareThreads = 256;
-static_assert(sizeof(formulas::AdamOptions) <= kMultiTensorOptions * sizeof(double));
-static_assert(sizeof(formulas::SgdOptions) <= kMultiTensorOptions * sizeof(double));
 
 struct alignas(16) Page {
   uint4 at[kPage / 16];
@@ -46,18 +41,24 @@ __device__ void put(const Constants& constants, MultiTensorConstants& to) {
   }
 }
 
-__device__ void prepare(const MultiTensorGroup& group, const MultiTensorSet& set, double factor, bool adam,
+template <class Options>
+__device__ void prepare(const MultiTensorGroup& group, const MultiTensorSet& set, double factor,
                         MultiTensorConstants& to) {
-  double o[kMultiTensorOptions];
+  constexpr int kCount = sizeof(Options) / sizeof(double);
+  static_assert(kCount <= kMultiTensorOptions);
+  Options options;
+  double* const o = reinterpret_cast<double*>(&options);
 #pragma unroll
-  for (int i = 0; i < kMultiTensorOptions; ++i) o[i] = number_or(group.number[i], group.option[i]);
-  if (!adam) {
-    put(formulas::sgd_constants({o[0], o[1], o[2], o[3], o[4], o[5]}, set.first != 0, factor), to);
-    return;
-  }
-  const double step = number_or(set.device_step, set.step) + 1;
-  const formulas::AdamOptions options{o[0], o[1], o[2], o[3], o[4], o[5], o[6]};
-  put(formulas::adam_constants(options, pow(options.beta1, step), pow(options.beta2, step), factor), to);
+  for (int i = 0; i < kCount; ++i) o[i] = number_or(group.number[i], group.option[i]);
+  const double step = Options::kCounts ? number_or(set.device_step, set.step) + 1 : 1;
+  put(formulas::constants_of(options, {step, set.first != 0}, factor), to);
+}
+
+template <class... F>
+__device__ void prepare(int family, const MultiTensorGroup& group, const MultiTensorSet& set, double factor,
+                        MultiTensorConstants& to, formulas::List<F...>) {
+  int code = 0;
+  ((code++ == family ? prepare<typename F::Options>(group, set, factor, to) : void()), ...);
 }
 
 __device__ void count(const Number& step) {
@@ -71,10 +72,9 @@ __device__ void count(const Number& step) {
 __global__ void __launch_bounds__(kPrepareThreads)
     prepare_kernel(const __grid_constant__ MultiTensorPreparation p) {
   const formulas::GradientFactor factor = factor_of(p);
-  const bool adam = p.few != MultiTensorFormula::sgd;
   for (int64_t i = threadIdx.x; i < p.count; i += kPrepareThreads) {
     const MultiTensorSet& set = p.sets[i];
-    prepare(p.groups[set.group], set, factor.factor, adam, p.constants[i]);
+    prepare(p.family, p.groups[set.group], set, factor.factor, p.constants[i], formulas::Families<double>{});
     if (set.device_step.data && !factor.skipped) count(set.device_step);
   }
   if (threadIdx.x != 0) return;

@@ -1,4 +1,12 @@
-// What the optimizers' formulas share.
+// What the optimizers' formulas share. A family has
+//
+//   a struct of options, all double, in the order in which Python sends them, with the family's kName, and
+//   kCounts: whether each parameter has a step count; constants_of(options, progress, factor): what one step
+//   of one tensor needs, computed in float64, and rounded to the arithmetic type once; updates, told apart by
+//   the states that a parameter has: a plain struct of the constants with operator()(A& p, A gradient, A& s0,
+//   A& s1, A& s2), whose last arguments are dummies where it has fewer `states`.
+//
+// Which families and updates there are: catalog/optimizers.h.
 #pragma once
 
 #include "numeric.h"
@@ -31,6 +39,20 @@ FUSED_ML_INLINE A only_if(bool condition, A x) {
   using Bits = typename Constants<A>::Bits;
   return bit_cast<A>(static_cast<Bits>(bit_cast<Bits>(x) & (Bits{0} - static_cast<Bits>(condition))));
 }
+
+FUSED_ML_INLINE double power(double base, double exponent) {
+#ifdef __CUDACC__
+  return pow(base, exponent);
+#else
+  return __builtin_pow(base, exponent);
+#endif
+}
+
+// How far a tensor is.
+struct Progress {
+  double step;  // the number of this step, from 1; 1 where there is no count
+  bool first;   // the states are new, and zero
+};
 
 // What a step multiplies its gradients by. Loss scaling: torch.amp.GradScaler leaves the gradients scaled and
 // hands over the scale, and whether an infinity or NaN was found. Clipping by the global norm: Pascanu,

@@ -3,8 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../formulas/adam.h"
-#include "../formulas/sgd.h"
+#include "../optimizer_entries.h"
 #include "../pointwise_entries.h"
 #include "module.h"
 
@@ -183,10 +182,16 @@ void define_activation_backward(py::module_& m, const char* name) {
 
 size_t bytes_of(DType type) { return type == DType::float64 ? 8 : type == DType::float32 ? 4 : 2; }
 
-// One tensor's step. operands: parameter, gradient, states; the constants are the formula's members.
-template <class Constants>
-void step(const Kernels& kernels, MultiTensorFormula formula, std::vector<py::array> operands,
-          const Constants& constants) {
+// One tensor's step, the t-th, in place, of the family whose struct of options is Options.
+template <class Options>
+void optimizer_step(py::array param, py::array grad, std::vector<py::array> states, unsigned states_of,
+                    const std::vector<double>& options, double t, const std::string& isa, int family) {
+  const int code = update_of(family, states_of);
+  check(code >= 0 && __builtin_popcount(states_of) == static_cast<int>(states.size()),
+        "the states of an update of csrc/catalog/optimizers.h");
+  check(options.size() == static_cast<size_t>(kNumbers<Options>), "the options of the family's struct");
+  std::vector<py::array> operands{param, grad};
+  operands.insert(operands.end(), states.begin(), states.end());
   MultiTensorEntry entry{};
   for (size_t k = 0; k < operands.size(); ++k) {
     check_like(operands[k], operands[0], "an operand");
@@ -195,6 +200,9 @@ void step(const Kernels& kernels, MultiTensorFormula formula, std::vector<py::ar
     entry.operands[k] = operands[k].mutable_data();
   }
   entry.numel = operands[0].size();
+  Options o;
+  memcpy(&o, options.data(), sizeof(o));
+  const auto constants = formulas::constants_of(o, {t, false}, 1);
   memcpy(entry.constants, &constants, sizeof(constants));
   const DType type = dtype_of(operands[0]);
   const int64_t first_granule[] = {0, (entry.numel + kMultiTensorGranule - 1) / kMultiTensorGranule};
@@ -202,27 +210,26 @@ void step(const Kernels& kernels, MultiTensorFormula formula, std::vector<py::ar
   check(state_type == type || (bytes_of(type) == 2 && state_type == DType::float32),
         "states of the parameter's type, or of float32 beside a 16-bit one");
   py::gil_scoped_release release;
-  kernels.multi_tensor_update(formula, {&entry, first_granule, 1, type, state_type, nullptr});
+  kernels_at(isa).multi_tensor_update(code, {&entry, first_granule, 1, type, state_type, nullptr});
 }
 
-void adam(py::array param, py::array grad, py::array exp_avg, py::array exp_avg_sq, int64_t t,
-          const std::vector<double>& options, const std::string& isa) {
-  check(options.size() * sizeof(double) == sizeof(formulas::AdamOptions), "the options of formulas/adam.h");
-  formulas::AdamOptions o;
-  memcpy(&o, options.data(), sizeof(o));
-  step(kernels_at(isa), MultiTensorFormula::adam, {param, grad, exp_avg, exp_avg_sq},
-       formulas::adam_constants(o, std::pow(o.beta1, t), std::pow(o.beta2, t), 1));
+template <class Options>
+void define_optimizer(py::module_& m, int family) {
+  m.def(
+      Options::kName,
+      [family](py::array param, py::array grad, std::vector<py::array> states, unsigned states_of,
+               const std::vector<double>& options, double t, const std::string& isa) {
+        optimizer_step<Options>(param, grad, states, states_of, options, t, isa, family);
+      },
+      "Step t, in place; options in the order of the family's struct; states_of: which states, by bit.",
+      py::arg("param"), py::arg("grad"), py::arg("states"), py::arg("states_of"), py::arg("options"),
+      py::arg("t") = 1.0, py::kw_only(), py::arg("isa"));
 }
 
-void sgd(py::array param, py::array grad, OptionalArray momentum_buffer, const std::vector<double>& options,
-         const std::string& isa) {
-  check(options.size() * sizeof(double) == sizeof(formulas::SgdOptions), "the options of formulas/sgd.h");
-  formulas::SgdOptions o;
-  memcpy(&o, options.data(), sizeof(o));
-  std::vector<py::array> operands{param, grad};
-  if (momentum_buffer) operands.push_back(*momentum_buffer);
-  step(kernels_at(isa), momentum_buffer ? MultiTensorFormula::sgd_momentum : MultiTensorFormula::sgd,
-       operands, formulas::sgd_constants(o, false, 1));
+template <class... F>
+void define_optimizers(py::module_& m, formulas::List<F...>) {
+  int family = 0;
+  (define_optimizer<typename F::Options>(m, family++), ...);
 }
 
 }  // namespace
@@ -238,12 +245,7 @@ void define_kernels(py::module_& m) {
   for (int code = 0; code < static_cast<int>(kPointwiseEntries.size()); ++code) {
     code < kActivations ? define_elementwise_activation(m, code) : define_elementwise_loss(m, code);
   }
-  m.def("adam", adam, "Step t, in place; options in the order of AdamOptions.", py::arg("param"),
-        py::arg("grad"), py::arg("exp_avg"), py::arg("exp_avg_sq"), py::arg("t"), py::arg("options"),
-        py::kw_only(), py::arg("isa"));
-  m.def("sgd", sgd, "A step, in place; options in the order of SgdOptions.", py::arg("param"),
-        py::arg("grad"), py::arg("momentum_buffer") = py::none(), py::arg("options"), py::kw_only(),
-        py::arg("isa"));
+  define_optimizers(m, formulas::Families<double>{});
 }
 
 }  // namespace fused_ml::raw

@@ -1,10 +1,9 @@
-"""The one step of every fused optimizer. The subclasses say what their formula's states and options are."""
+"""The one step of every fused optimizer. A subclass says what its family's options and states are."""
 
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter, is_, not_
 from typing import Any, ClassVar
@@ -18,18 +17,14 @@ from torch.optim import optimizer as _torch_hooks
 from fused_ml._explain import note, warn_fallback
 from fused_ml._watched import traced
 from fused_ml.optim._constructor import constructor
-from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, on_host, unsuitable
+from fused_ml.optim._family import Family, on_host
+from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, unsuitable
 from fused_ml.optim._shards import made_by_zero, refuse_norm_of_a_share
 from fused_ml.optim._torch_step import torch_step
 
 TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
 _MAX_PLANS = 8  # one for each set of parameters that had gradients together
 _grad_of = attrgetter("grad")
-
-
-def number(value: Any) -> float | Tensor:
-    """An option as a number, or as a tensor if a device would have to be waited for."""
-    return float(value) if on_host(value) else value
 
 
 def _checked_norm(value: float | None) -> float | None:
@@ -57,13 +52,15 @@ class FusedStep(Optimizer):
     """
 
     _torch_optimizer: ClassVar[type[Optimizer]]
-    _run: ClassVar[str]  # the operator
+    _family: ClassVar[Family]
+    known: ClassVar[dict[type[Optimizer], type[FusedStep]]] = {}  # torch's classes, and ours in their place
 
     _made_by_zero = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_torch_optimizer" in cls.__dict__:
+            FusedStep.known[cls._torch_optimizer] = cls
             cls.__init__ = constructor(cls, cls._torch_optimizer)  # type: ignore[method-assign]
 
     def __init__(self, *args: Any, max_grad_norm: float | None = None, **kwargs: Any) -> None:
@@ -78,23 +75,56 @@ class FusedStep(Optimizer):
         self._told: dict[str, Any] = {"grad_norm": None, "skipped": False}
         self._plans: dict[bytes, Plan] = {}
 
-    # What a formula has to say.
+    # What an optimizer may have to say beyond its family.
 
-    @abstractmethod
     def _kind(self, group: dict[str, Any]) -> int:
-        """The number of states of a parameter in `group`, or TORCH_STEP."""
+        """The states of a parameter in `group`, by bit, or TORCH_STEP."""
+        if group["differentiable"]:
+            return TORCH_STEP
+        # capturable on the CPU is an error of torch's own step.
+        if group.get("capturable") and not group.get("fused") and any(p.is_cpu for p in group["params"]):
+            return TORCH_STEP
+        return self._family.states_of(group)
 
-    @abstractmethod
-    def _options(self, group: dict[str, Any]) -> list[float | Tensor]:
-        """The numbers in the formula's options, in their order there; see :func:`number`."""
-
-    @abstractmethod
     def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
         """The states of `param`, new ones by torch's rules if it has none; None if they are incomplete."""
+        family = self._family
+        names, fresh = family.names(family.states_of(group)), {}
+        if not state:
+            state = fresh = self._new_state(group, param, names)
+        if any(not isinstance(state.get(name), Tensor) for name in (("step", *names) if family.counts else names)):
+            return None  # torch's step says what is missing
+        return ParameterState([state[name] for name in names], state["step"] if family.counts else None, fresh)
 
-    @abstractmethod
+    def _new_state(self, group: dict[str, Any], param: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        state = {}
+        if self._family.counts:
+            wide = torch.get_default_dtype() is torch.float64 and not group.get("fused")
+            there = param.device if group.get("fused") or group["capturable"] else "cpu"
+            state["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=there)
+        for name in names:
+            state[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
+        return state
+
+    def _torchs_lists(self, group: dict[str, Any]) -> tuple[list[Tensor], list[Tensor], list[list[Any]]]:
+        """Parameters with a gradient, gradients, and the lists of states and steps, by torch's own function.
+
+        It makes states that are not there, and refuses what torch refuses.
+        """
+        params: list[Tensor] = []
+        grads: list[Tensor] = []
+        lists: list[list[Any]] = [[] for _ in range(len(self._family.states) + self._family.counts)]
+        self._init_group(group, params, grads, *lists)  # type: ignore[attr-defined]
+        return params, grads, lists
+
     def _update_lists(self, group: dict[str, Any], factor: Tensor | None) -> None:
-        """Step the parameters of `group` that have a gradient, times `factor`, by an operator that takes lists."""
+        """Step the parameters of `group` that have a gradient, times `factor`, by the operator that takes lists."""
+        family = self._family
+        params, grads, lists = self._torchs_lists(group)
+        steps = lists.pop() if family.counts else []
+        states = [state for states in zip(*filter(None, lists), strict=True) for state in states]
+        arguments = params, grads, states, steps, family.states_of(group), family.numbers(group)
+        getattr(torch.ops.fused_ml, family.run_lists)(*arguments, False, factor)
 
     # Clipping.
 
@@ -217,8 +247,8 @@ class FusedStep(Optimizer):
                 numbers[name] = value
         if self._max_grad_norm is not None:
             numbers["square_sum"] = plan.square_sum()
-        options = [option for group in self.param_groups for option in self._options(group)]
-        report = plan.run(self._run, options, self._max_grad_norm or 0.0, numbers)
+        options = [number for group in self.param_groups for number in self._family.numbers(group)]
+        report = plan.run(self._family.run, options, self._max_grad_norm or 0.0, numbers)
         if report:
             self.grad_norm, self._skipped = report
         else:
@@ -302,7 +332,8 @@ class FusedStep(Optimizer):
             warn_fallback(self._name(), reason)
 
     def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
-        """Raise, before anything is written, if sparse gradients are an error."""
+        """Raise, before anything is written, if sparse gradients are an error of torch's."""
+        self._torchs_lists({**group, "params": [param]})
         self._warn("there is no kernel for sparse gradients")
 
     def _decline(self, problem: Problem, plan: Plan, index: int) -> None:

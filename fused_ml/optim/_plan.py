@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from fused_ml._library import cuda_problem, no_kernel_for
+from fused_ml.optim._family import on_host
 from fused_ml.optim._shards import Shards, all_shards, is_dtensor, local, partial, placed, shards_of, sum_over_shards
 
 try:
@@ -56,11 +57,6 @@ class ParameterState(NamedTuple):
 def operators_for(device: torch.device) -> Any:
     """The library's operators for a plan on `device`."""
     return torch.ops.fused_ml_cuda if device.type == "cuda" else torch.ops.fused_ml
-
-
-def on_host(number: Any) -> bool:
-    """Whether `number` can be looked at without waiting for a device."""
-    return not isinstance(number, Tensor) or number.device.type == "cpu"
 
 
 def unsuitable(tensors: Iterable[Any]) -> str | None:
@@ -111,7 +107,7 @@ class Part:
             [local(state) for entry in entries for state in entry.states],
             [entry.step for entry in entries if entry.step is not None],
             [plan.groups[i] for i in indices],
-            [len(entry.states) for entry in entries],
+            [plan.kinds[plan.groups[i]] for i in indices],
             [_FIRST * entry.first + _HOST_STEP * (entry.step is not None and on_host(entry.step)) for entry in entries],
         )
         self.views = torch.empty(2 * _VIEW_BYTES * len(indices), dtype=torch.uint8, device="cpu")
@@ -154,7 +150,7 @@ class Plan:
         self.params = params  # of all groups
         self.absent = absent  # 1 for each of them without a gradient
         self.active = active = [p for p, missing in zip(params, absent, strict=True) if not missing]
-        self.kinds = kinds  # what each group asks of the formula
+        self.kinds = kinds  # which states the parameters of each group have, by bit
         self.groups = groups  # the number of each active parameter's group
         self.entries = entries
         self.fresh = [(p, entry.fresh) for p, entry in zip(active, entries, strict=True) if entry.fresh]

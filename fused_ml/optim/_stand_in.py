@@ -1,4 +1,4 @@
-"""The fused step on instances of torch's own SGD, Adam and AdamW, while :func:`fused_ml.patch_torch` is in force.
+"""The fused step on instances of torch's own optimizers, while :func:`fused_ml.patch_torch` is in force.
 
 The classes and their `step` stay the objects they are; what is exchanged is the code of the innermost function of
 `step`. Another function in its place would reach too few: for its hooks torch wraps the one that it meets on whichever
@@ -19,9 +19,6 @@ from torch.optim import Optimizer
 
 from fused_ml._explain import note, warn_fallback
 from fused_ml.optim._base import FusedStep
-from fused_ml.optim.adam import Adam
-from fused_ml.optim.adamw import AdamW
-from fused_ml.optim.sgd import SGD
 
 _stand_ins: WeakKeyDictionary[Optimizer, FusedStep] = WeakKeyDictionary()
 
@@ -48,44 +45,42 @@ class _TorchStep:
             self.function.__code__ = self.own.__code__
 
 
-# Their code runs with the names of torch's modules, and is compiled there by torch.compile.
-def _code_of_sgd(self, closure=None):
-    from fused_ml.optim._stand_in import sgd_step
+def _code_of_step(name: str) -> CodeType:
+    """Code for the step of torch's class of this name: it runs, and torch.compile compiles it, with torch's names."""
 
-    return sgd_step(self, closure)
+    def step(self, closure=None):
+        from fused_ml.optim._stand_in import step
+
+        return step("NAME", self, closure)
+
+    code = step.__code__
+    return code.replace(co_consts=tuple(name if const == "NAME" else const for const in code.co_consts))
 
 
-def _code_of_adam(self, closure=None):
-    from fused_ml.optim._stand_in import adam_step
-
-    return adam_step(self, closure)
-
-
-_sgd = _TorchStep(torch.optim.SGD, _code_of_sgd.__code__)
-_adam = _TorchStep(torch.optim.Adam, _code_of_adam.__code__)  # AdamW's too
+# By the class that has it: AdamW's step is Adam's.
+_steps = {
+    cls.__name__: _TorchStep(cls, _code_of_step(cls.__name__)) for cls in FusedStep.known if "step" in cls.__dict__
+}
 
 
 def put_in_place() -> None:
     """Let torch's own classes step by the kernels."""
-    _sgd.put_in_place()
-    _adam.put_in_place()
+    for each in _steps.values():
+        each.put_in_place()
 
 
 def take_back() -> None:
     """Give torch's steps their own code again, and forget what was made for the kernels."""
-    _sgd.take_back()
-    _adam.take_back()
+    for each in _steps.values():
+        each.take_back()
     _stand_ins.clear()
 
 
-def sgd_step(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
-    """What torch.optim.SGD.step does meanwhile, inside its hooks and without gradients."""
-    return _step(optimizer, closure, SGD, _sgd.own)
-
-
-def adam_step(optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
-    """What torch.optim.Adam.step, which is AdamW's too, does meanwhile."""
-    return _step(optimizer, closure, AdamW if isinstance(optimizer, torch.optim.AdamW) else Adam, _adam.own)
+def step(name: str, optimizer: Optimizer, closure: Callable[[], Any] | None) -> Any:
+    """What the step of torch's class of this name does meanwhile, inside its hooks and without gradients."""
+    theirs = _steps[name]
+    kinds = (FusedStep.known.get(cls) for cls in type(optimizer).__mro__ if issubclass(cls, theirs.cls))
+    return _step(optimizer, closure, next(filter(None, kinds), FusedStep.known[theirs.cls]), theirs.own)
 
 
 def _step(optimizer: Optimizer, closure: Callable[[], Any] | None, fused: type[FusedStep], own: FunctionType) -> Any:

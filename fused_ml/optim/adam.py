@@ -10,8 +10,8 @@ from torch.optim import Optimizer
 from torch.optim.adam import adam
 
 from fused_ml._namespaces import complete
-from fused_ml.optim._base import TORCH_STEP, FusedStep, number
-from fused_ml.optim._plan import ParameterState
+from fused_ml.optim._base import TORCH_STEP, FusedStep
+from fused_ml.optim._family import Family
 
 __all__ = ["Adam", "adam"]
 
@@ -62,53 +62,17 @@ class Adam(FusedStep, torch.optim.Adam):
     """
 
     _torch_optimizer: ClassVar[type[Optimizer]] = torch.optim.Adam
-    _run = "adam_run"
+    _family = Family(
+        "adam",
+        ("lr", "betas", "eps", "weight_decay", "decoupled_weight_decay", "maximize"),
+        {"exp_avg": True, "exp_avg_sq": True, "max_exp_avg_sq": "amsgrad"},
+    )
 
     def _kind(self, group: dict[str, Any]) -> int:
-        if group["differentiable"]:
+        # foreach with a tensor lr is an error of torch's own step.
+        if group["foreach"] and isinstance(group["lr"], Tensor) and not group["capturable"]:
             return TORCH_STEP
-        # foreach with a tensor lr, and capturable on the CPU, are errors of torch's own step.
-        if group["capturable"]:
-            if not group["fused"] and any(p.is_cpu for p in group["params"]):
-                return TORCH_STEP
-        elif group["foreach"] and isinstance(group["lr"], Tensor):
-            return TORCH_STEP
-        return 3 if group["amsgrad"] else 2
-
-    def _options(self, group: dict[str, Any]) -> list[float | Tensor]:
-        beta1, beta2 = group["betas"]
-        return [
-            number(group["lr"]),
-            number(beta1),
-            number(beta2),
-            float(group["eps"]),
-            float(group["weight_decay"]),
-            float(group["decoupled_weight_decay"]),
-            float(group["maximize"]),
-        ]
-
-    def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
-        names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: self._kind(group)]
-        fresh: dict[str, Tensor] = {}
-        if not state:
-            wide = torch.get_default_dtype() is torch.float64 and not group["fused"]
-            there = param.device if group["fused"] or group["capturable"] else "cpu"
-            fresh["step"] = torch.zeros((), dtype=torch.float64 if wide else torch.float32, device=there)
-            for name in names:
-                fresh[name] = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
-            state = fresh
-        if any(not isinstance(state.get(name), Tensor) for name in ("step", *names)):
-            return None  # torch's step says what is missing
-        return ParameterState([state[name] for name in names], state["step"], fresh)
-
-    def _update_lists(self, group: dict[str, Any], factor: Tensor | None) -> None:
-        params, grads, steps = [], [], []  # type: ignore[var-annotated]
-        states = [], [], []  # type: ignore[var-annotated]
-        self._init_group(group, params, grads, *states, steps)
-        torch.ops.fused_ml.adam_(params, grads, *states, steps, self._options(group), factor)
-
-    def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
-        self._init_group({**group, "params": [param]}, [], [], [], [], [], [])
+        return super()._kind(group)
 
 
 complete(__name__)

@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.optim.sgd import sgd
 
 from fused_ml._namespaces import complete
-from fused_ml.optim._base import TORCH_STEP, FusedStep, number
+from fused_ml.optim._base import FusedStep
+from fused_ml.optim._family import Family
 from fused_ml.optim._plan import ParameterState
 
 __all__ = ["SGD", "sgd"]
@@ -59,48 +60,42 @@ class SGD(FusedStep, torch.optim.SGD):
     """
 
     _torch_optimizer = torch.optim.SGD
-    _run = "sgd_run"
+    _family = Family(
+        "sgd",
+        ("lr", "momentum", "dampening", "weight_decay", "nesterov", "maximize"),
+        {"momentum_buffer": "momentum"},
+        counts=False,
+    )
 
-    def _kind(self, group: dict[str, Any]) -> int:
-        if group["differentiable"]:
-            return TORCH_STEP
-        return 1 if group["momentum"] != 0 else 0
+    # A buffer is made at a parameter's first step, which the formula has to know.
 
-    def _options(self, group: dict[str, Any]) -> list[float | Tensor]:
-        return [
-            number(group["lr"]),
-            float(group["momentum"]),
-            float(group["dampening"]),
-            float(group["weight_decay"]),
-            float(group["nesterov"]),
-            float(group["maximize"]),
-        ]
+    def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
+        if not group["momentum"]:
+            return ParameterState([], None, {})
+        buffer = state.get("momentum_buffer")
+        if buffer is None:
+            fresh = self._new_state(group, param, ["momentum_buffer"])
+            return ParameterState([*fresh.values()], None, fresh, first=True)
+        return ParameterState([buffer], None, {})
 
     def _update_lists(self, group: dict[str, Any], factor: Tensor | None) -> None:
-        params, grads, buffers = [], [], []  # type: ignore[var-annotated]
-        self._init_group(group, params, grads, buffers)
-        options = self._options(group)
+        params, grads, (buffers,) = self._torchs_lists(group)
+        options = self._family.numbers(group)
         if not group["momentum"]:
-            torch.ops.fused_ml.sgd_(params, grads, [], options, False, factor)
+            torch.ops.fused_ml.sgd_(params, grads, [], [], 0, options, False, factor)
             return
         for first in (True, False):
             chosen = [i for i, buffer in enumerate(buffers) if (buffer is None) == first]
             if chosen:
                 made = [torch.zeros_like(params[i]) if first else buffers[i] for i in chosen]
                 torch.ops.fused_ml.sgd_(
-                    [params[i] for i in chosen], [grads[i] for i in chosen], made, options, first, factor
+                    [params[i] for i in chosen], [grads[i] for i in chosen], made, [], 1, options, first, factor
                 )
                 for i, buffer in zip(chosen, made, strict=True):
                     self.state[params[i]]["momentum_buffer"] = buffer
 
-    def _states(self, group: dict[str, Any], param: Tensor, state: dict[str, Any]) -> ParameterState | None:
-        if self._kind(group) == 0:
-            return ParameterState([], None, {})
-        buffer = state.get("momentum_buffer")
-        if buffer is None:
-            buffer = torch.zeros_like(param, memory_format=torch.preserve_format, requires_grad=False)
-            return ParameterState([buffer], None, {"momentum_buffer": buffer}, first=True)
-        return ParameterState([buffer], None, {})
+    def _decline_sparse(self, param: Tensor, group: dict[str, Any]) -> None:
+        self._warn("there is no kernel for sparse gradients")  # which torch's SGD takes
 
 
 complete(__name__)

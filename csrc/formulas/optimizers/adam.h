@@ -3,8 +3,8 @@
 //
 //   g = gradient_factor * gradient + l2 * p           L2 decay (Adam); 0 for AdamW
 //   m = beta1 * m + (1 - beta1) * g
-//   v = beta2 * v + (1 - beta2) * g^2                 AMSGrad: vmax = max(vmax, v), and vmax below in place
-//   of v p = (1 - lr * weight_decay) * p                   decoupled decay (AdamW)
+//   v = beta2 * v + (1 - beta2) * g^2                 AMSGrad: vmax = max(vmax, v), below in place of v
+//   p = (1 - lr * weight_decay) * p                   decoupled decay (AdamW)
 //       - lr / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)
 //
 // Kingma and Ba, "Adam: A Method for Stochastic Optimization", https://arxiv.org/abs/1412.6980
@@ -12,18 +12,17 @@
 // Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", https://openreview.net/forum?id=ryQu7f-RZ
 #pragma once
 
-#include "optimizer.h"
+#include "../optimizer.h"
 
 namespace FUSED_ML_NAMESPACE {
 
-// A parameter group's options, in the order in which Python sends them.
 struct AdamOptions {
+  static constexpr const char* kName = "adam";
+  static constexpr bool kCounts = true;
   double lr, beta1, beta2, eps, weight_decay;
   double decoupled, maximize;  // 0 or 1
 };
 
-// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is
-// an A.
 template <class A>
 struct AdamConstants {
   A gradient_factor;             // 1 / loss scale * clip coefficient, negative to maximize
@@ -48,7 +47,7 @@ struct AdamConstants {
 template <class A>
 struct Adam : AdamConstants<A> {
   static constexpr int states = 2;
-  FUSED_ML_INLINE void operator()(A& p, A gradient, A& m, A& v) const {
+  FUSED_ML_INLINE void operator()(A& p, A gradient, A& m, A& v, A&) const {
     this->moments(p, gradient, m, v);
     p = this->moved(p, m, v);
   }
@@ -65,19 +64,18 @@ struct AdamAmsgrad : AdamConstants<A> {
   }
 };
 
-// The constants of step `t` >= 1, given beta1^t and beta2^t.
-FUSED_ML_INLINE AdamConstants<double> adam_constants(const AdamOptions& o, double power1, double power2,
-                                                     double gradient_factor) {
+FUSED_ML_INLINE AdamConstants<double> constants_of(const AdamOptions& o, const Progress& progress,
+                                                   double factor) {
   const bool decoupled = o.decoupled != 0;
-  return {o.maximize != 0 ? -gradient_factor : gradient_factor,
+  return {o.maximize != 0 ? -factor : factor,
           decoupled ? 0 : o.weight_decay,
           decoupled ? 1 - o.lr * o.weight_decay : 1,
           o.beta1,
           1 - o.beta1,
           o.beta2,
           1 - o.beta2,
-          o.lr / (1 - power1),
-          1 / square_root(1 - power2),
+          o.lr / (1 - power(o.beta1, progress.step)),
+          1 / square_root(1 - power(o.beta2, progress.step)),
           o.eps};
 }
 

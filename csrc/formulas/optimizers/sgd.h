@@ -9,18 +9,17 @@
 // whole)
 #pragma once
 
-#include "optimizer.h"
+#include "../optimizer.h"
 
 namespace FUSED_ML_NAMESPACE {
 
-// A parameter group's options, in the order in which Python sends them.
 struct SgdOptions {
+  static constexpr const char* kName = "sgd";
+  static constexpr bool kCounts = false;
   double lr, momentum, dampening, weight_decay;
   double nesterov, maximize;  // 0 or 1
 };
 
-// What one step of one tensor needs, each number computed in float64 and rounded to A once. Every member is
-// an A.
 template <class A>
 struct SgdConstants {
   A gradient_factor;                   // 1 / loss scale * clip coefficient, negative to maximize
@@ -36,28 +35,26 @@ struct SgdConstants {
 template <class A>
 struct Sgd : SgdConstants<A> {
   static constexpr int states = 0;
-  FUSED_ML_INLINE void operator()(A& p, A gradient) const { p = p - this->lr * this->decayed(p, gradient); }
+  FUSED_ML_INLINE void operator()(A& p, A gradient, A&, A&, A&) const {
+    p = p - this->lr * this->decayed(p, gradient);
+  }
 };
 
 // State: b.
 template <class A>
 struct SgdMomentum : SgdConstants<A> {
   static constexpr int states = 1;
-  FUSED_ML_INLINE void operator()(A& p, A gradient, A& b) const {
+  FUSED_ML_INLINE void operator()(A& p, A gradient, A& b, A&, A&) const {
     const A g = this->decayed(p, gradient);
     b = this->momentum * b + this->rest * g;
     p = p - this->lr * (this->look_ahead * b + only_if(this->nesterov != A(0), g));
   }
 };
 
-// first: the momentum buffer is new, and zero.
-FUSED_ML_INLINE SgdConstants<double> sgd_constants(const SgdOptions& o, bool first, double gradient_factor) {
-  return {o.maximize != 0 ? -gradient_factor : gradient_factor,
-          o.weight_decay,
-          o.momentum,
-          first ? 1 : 1 - o.dampening,
-          o.lr,
-          o.nesterov,
+FUSED_ML_INLINE SgdConstants<double> constants_of(const SgdOptions& o, const Progress& progress,
+                                                  double factor) {
+  return {o.maximize != 0 ? -factor : factor,   o.weight_decay, o.momentum,
+          progress.first ? 1 : 1 - o.dampening, o.lr,           o.nesterov,
           o.nesterov != 0 ? o.momentum : 1};
 }
 
