@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 from bench.models import MODELS
 
@@ -20,9 +22,12 @@ PASSES: Mapping[str, tuple[int, int, int]] = {
     "nll_loss": (0, 1, 1),  # write gradient; the few log-probabilities it gathers are left out
     "log_softmax": (2, 3, 5),  # read x, write out; read out and its gradient, write gradient
     "softmax": (2, 3, 5),  # the same
-    "SGD": (0, 0, 5),  # read p, g, momentum; write p, momentum
-    "Adam": (0, 0, 7),  # read p, g, m, v; write p, m, v
-    "AdamW": (0, 0, 7),  # the same
+}
+# The optimizers, and what they are timed with.
+OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
+    "SGD": {"lr": 1e-3, "momentum": 0.9},
+    "Adam": {"lr": 1e-3},
+    "AdamW": {"lr": 1e-3, "weight_decay": 1e-2},
 }
 LOSS = (2, 3, 3)  # of single elements: read input and target; also write gradient
 ACTIVATION = (2, 3, 5)  # read x, write out; read x and the gradient of out, write gradient
@@ -41,13 +46,17 @@ def takes_target(op: str) -> bool:
     return "target" in inspect.signature(function).parameters
 
 
+@functools.cache
 def passes_of(op: str) -> tuple[int, int, int]:
     """The least number of passes, by part."""
+    if op in OPTIMIZERS:  # read p, g and the states; write p and the states
+        kind = getattr(importlib.import_module("fused_ml.optim"), op)
+        defaults = {name: parameter.default for name, parameter in inspect.signature(kind.__init__).parameters.items()}
+        return 0, 0, 3 + 2 * len(kind._family.names(kind._family.states_of({**defaults, **OPTIMIZERS[op]})))
     return PASSES.get(op) or (LOSS if takes_target(op) else ACTIVATION)
 
 
 LABELLED = ("cross_entropy", "nll_loss")
-OPTIMIZERS = ("SGD", "Adam", "AdamW")
 LAYOUTS = ("contiguous", "channels_last", "transposed", "padded")
 VARIANTS = ("fresh", "reused", "inplace", "call", "clip", "amp", "ema", "denormal")
 

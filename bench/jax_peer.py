@@ -17,18 +17,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases import BCE, CE, Case
+from bench.cases import BCE, CE, OPTIMIZERS, Case
 from bench.functions import Inputs
-from bench.optimizers import COMPARED_STEPS, EMA_DECAY, MAX_NORM, OPTIONS, parameters
+from bench.optimizers import COMPARED_STEPS, EMA_DECAY, MAX_NORM, parameters
 from bench.timing import Step
 
+RULES = {"SGD": "sgd", "Adam": "adam", "AdamW": "adamw"}  # of optax
 _made_for: list[int] = []  # threads of the client that is there
 
 
 def takes(case: Case) -> bool:
     """Contiguous rows, in one go or forward, that have a counterpart in optax; JAX's float64 is a mode of its own."""
     if case.is_optimizer:
-        return case.variant in ("fresh", "clip", "ema")
+        return case.op in RULES and case.variant in ("fresh", "clip", "ema")
     if case.layout != "contiguous" or case.dtype == "float64":
         return False
     return case.variant in ("fresh", "reused") and case.part in ("both", "forward")
@@ -141,8 +142,8 @@ def _zeros_like(array: Any) -> Any:
 def _transformation(case: Case) -> Any:
     import optax
 
-    options = dict(OPTIONS[case.op])
-    rule = {"SGD": optax.sgd, "Adam": optax.adam, "AdamW": optax.adamw}[case.op](options.pop("lr"), **options)
+    options = dict(OPTIMIZERS[case.op])
+    rule = getattr(optax, RULES[case.op])(options.pop("lr"), **options)
     return optax.chain(optax.clip_by_global_norm(MAX_NORM), rule) if case.variant == "clip" else rule
 
 

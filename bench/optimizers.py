@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from bench.cases import Case
+from bench.cases import OPTIMIZERS, Case
 from bench.timing import Step
 
 MAX_NORM = 1.0
@@ -18,11 +18,6 @@ UNDERFLOWED = 1e-39  # below the least normal float32 number, 1.2e-38
 EMA_DECAY = 0.999
 NEVER = 2**30  # steps after which a GradScaler would grow its scale
 COMPARED_STEPS = 3
-OPTIONS: dict[str, dict[str, Any]] = {
-    "SGD": {"lr": 1e-3, "momentum": 0.9},
-    "Adam": {"lr": 1e-3},
-    "AdamW": {"lr": 1e-3, "weight_decay": 1e-2},
-}
 
 Make = Callable[[list[Tensor]], Optimizer]
 
@@ -96,10 +91,12 @@ def ours(case: Case) -> Step:
 
     clipping = {"max_grad_norm": MAX_NORM} if case.variant == "clip" else {}
     kind = getattr(fused_ml.optim, case.op)
-    return OptimizerStep(case, lambda params: kind(params, **OPTIONS[case.op], **clipping))
+    return OptimizerStep(case, lambda params: kind(params, **OPTIMIZERS[case.op], **clipping))
 
 
 def torchs(case: Case, **options: Any) -> Step:
     """torch's optimizer, with further options."""
     kind = getattr(torch.optim, case.op)
-    return OptimizerStep(case, lambda params: kind(params, **OPTIONS[case.op], **options), clip=case.variant == "clip")
+    return OptimizerStep(
+        case, lambda params: kind(params, **OPTIMIZERS[case.op], **options), clip=case.variant == "clip"
+    )

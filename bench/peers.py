@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.metadata
+import inspect
 import os
 import sysconfig
 import warnings
@@ -30,7 +31,7 @@ import torch
 from torch import Tensor
 
 from bench import functions, jax_peer, optimizers
-from bench.cases import CE, Case
+from bench.cases import CE, OPTIMIZERS, Case
 from bench.functions import Inputs
 from bench.timing import Step
 
@@ -133,7 +134,7 @@ def _deepspeed(case: Case, inputs: None) -> Step:
         os.environ["PATH"] = scripts + os.pathsep + os.environ["PATH"]
     from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-    options = {"weight_decay": 0.0, **optimizers.OPTIONS[case.op], "adamw_mode": case.op == "AdamW"}
+    options = {"weight_decay": 0.0, **OPTIMIZERS[case.op], "adamw_mode": case.op == "AdamW"}
     return optimizers.OptimizerStep(
         case, lambda params: DeepSpeedCPUAdam(params, **options), clip=case.variant == "clip"
     )
@@ -143,12 +144,16 @@ def _torchao(case: Case, inputs: None) -> Step:
     from torchao.optim.adam import _AdamW
 
     torch._dynamo.reset()
-    options = {"weight_decay": 0.0, **optimizers.OPTIONS[case.op]}
+    options = {"weight_decay": 0.0, **OPTIMIZERS[case.op]}
     return optimizers.OptimizerStep(case, lambda params: _AdamW(params, **options), clip=case.variant == "clip")
 
 
 def _plain_adam(case: Case) -> bool:
     return case.op in ("Adam", "AdamW") and case.variant in ("fresh", "clip", "ema")
+
+
+def _has_fused(case: Case) -> bool:
+    return case.is_optimizer and "fused" in inspect.signature(getattr(torch.optim, case.op)).parameters
 
 
 def _raw_kernel(case: Case) -> bool:
@@ -158,7 +163,7 @@ def _raw_kernel(case: Case) -> bool:
 PEERS: tuple[Peer, ...] = (
     Peer("eager", "eager", lambda case: True, _eager),
     Peer("compile", "compile", lambda case: not case.is_optimizer, _compile, compiles=True),
-    Peer("fused", "fused=True", lambda case: case.is_optimizer, lambda case, _: optimizers.torchs(case, fused=True)),
+    Peer("fused", "fused=True", _has_fused, lambda case, _: optimizers.torchs(case, fused=True)),
     Peer("normal", "normal", lambda case: case.variant == "denormal", _normal),
     Peer("operator", "operator", lambda case: case.variant == "call" and case.op == CE, _operator),
     Peer("kernel", "kernel", _raw_kernel, _KernelStep, ("bench.raw",)),
