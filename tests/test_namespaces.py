@@ -9,11 +9,11 @@ from types import ModuleType
 import pytest
 import torch
 
-import fused_ml
+import fused_ml.optim
 
 OURS = {  # modules of ours under torch's names
     "nn": {"", ".functional", ".modules", ".modules.activation", ".modules.loss"},
-    "optim": {"", ".adam", ".adamw", ".sgd"},
+    "optim": {"", *(f".{name.lower()}" for name in fused_ml.optim.FUSED)},
 }
 
 

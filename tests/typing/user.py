@@ -55,7 +55,7 @@ assert_type(optimizer.max_grad_norm, float | None)
 assert_type(optimizer.skipped, bool)
 optim.SGD(model.parameters(), lr=0.1, momentum=0.9, max_grad_norm=None)
 optim.Adam([{"params": model.parameters(), "lr": 0.1}])
-assert_type(optim.RMSprop(model.parameters()), torch.optim.RMSprop)
+assert_type(optim.LBFGS(model.parameters()), torch.optim.LBFGS)
 as_optimizer: Optimizer = optimizer
 assert_type(StepLR(optimizer, 1), torch.optim.lr_scheduler.StepLR)
 optim.lr_scheduler.CosineAnnealingLR(optimizer, 10)
