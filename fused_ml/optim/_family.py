@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from operator import itemgetter
 from typing import Any
 
 from torch import Tensor
@@ -38,8 +37,7 @@ class Family:
         self, name: str, options: tuple[str, ...], states: Mapping[str, str | bool], counts: bool = True
     ) -> None:
         self.run, self.run_lists = f"{name}_run", f"{name}_"
-        self.states, self.counts = tuple(states), counts
-        self._options = itemgetter(*options)
+        self.options, self.states, self.counts = options, tuple(states), counts
         bits = [(1 << i, asked) for i, asked in enumerate(states.values())]
         self._always = sum(bit for bit, asked in bits if asked is True)
         self._asked = [(bit, asked) for bit, asked in bits if isinstance(asked, str)]
@@ -59,7 +57,8 @@ class Family:
     def numbers(self, group: dict[str, Any]) -> list[float | Tensor]:
         """The members of the formula's struct: as numbers, or as tensors where a device would have to be waited for."""
         found: list[float | Tensor] = []
-        for value in self._options(group):
+        for key in self.options:
+            value = group[key]
             kind = type(value)
             if kind is float:
                 found.append(value)
