@@ -28,6 +28,7 @@ OPTIMIZERS: Mapping[str, Mapping[str, Any]] = {
     "SGD": {"lr": 1e-3, "momentum": 0.9},
     "Adam": {"lr": 1e-3},
     "AdamW": {"lr": 1e-3, "weight_decay": 1e-2},
+    "RMSprop": {"lr": 1e-3},
 }
 LOSS = (2, 3, 3)  # of single elements: read input and target; also write gradient
 ACTIVATION = (2, 3, 5)  # read x, write out; read x and the gradient of out, write gradient
@@ -243,6 +244,7 @@ STEPS: tuple[Case, ...] = (
     Case("AdamW", _BIG, _BIG_QUICK, variant="amp"),
     Case("AdamW", _BIG, _BIG_QUICK, variant="ema"),
     Case("Adam", _MANY, cold=True),
+    Case("RMSprop", _BIG, _BIG_QUICK),
     Case("Adam", _MANY, variant="amp"),
     Case("Adam", _MANY, variant="clip"),
 )

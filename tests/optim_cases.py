@@ -35,6 +35,10 @@ OPTIONS = {
     "adamw": ("AdamW", {"lr": 0.01}),
     "adamw decay": ("AdamW", {"lr": 0.01, "weight_decay": 0.3}),
     "adamw all": ("AdamW", {"lr": 0.01, "weight_decay": 0.3, "amsgrad": True, "maximize": True, "eps": 1e-3}),
+    "rmsprop": ("RMSprop", {"lr": 0.001}),
+    "rmsprop momentum": ("RMSprop", {"lr": torch.tensor(0.0625), "alpha": 0.5, "momentum": 0.9, "maximize": True}),
+    "rmsprop centered decay": ("RMSprop", {"lr": 0.001, "alpha": 0.9, "centered": True, "weight_decay": 0.3}),
+    "rmsprop all": ("RMSprop", {"eps": 0.1, "momentum": 0.5, "centered": True, "weight_decay": 0.2, "maximize": True}),
 }
 ALL = [case for case in OPTIONS if case.endswith(" all")]  # all options of a class together
 BRIEF = ["sgd", "adamw decay", *ALL]
@@ -45,6 +49,7 @@ EXAMPLES = {
     "SGD": {"lr": 0.1, "momentum": 0.9},
     "Adam": {"lr": 0.01, "eps": 1e-3},
     "AdamW": {"lr": 0.01, "eps": 1e-3},
+    "RMSprop": {"lr": 0.01, "eps": 1e-3},
 }
 
 # 0 elements, 0 dimensions, whole and partial vectors, granules (256) and blocks (4096).

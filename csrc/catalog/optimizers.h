@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../formulas/optimizers/adam.h"
+#include "../formulas/optimizers/rmsprop.h"
 #include "../formulas/optimizers/sgd.h"
 #include "list.h"
 
@@ -27,7 +28,9 @@ struct Family {
 template <class A>
 using Families = List<  //
     Family<SgdOptions, Update<0b0, Sgd<A>>, Update<0b1, SgdMomentum<A>>>,
-    Family<AdamOptions, Update<0b011, Adam<A>>, Update<0b111, AdamAmsgrad<A>>>>;
+    Family<AdamOptions, Update<0b011, Adam<A>>, Update<0b111, AdamAmsgrad<A>>>,
+    Family<RmspropOptions, Update<0b001, Rmsprop<A, false, false>>, Update<0b011, Rmsprop<A, true, false>>,
+           Update<0b101, Rmsprop<A, false, true>>, Update<0b111, Rmsprop<A, true, true>>>>;
 
 template <class... F>
 Joined<typename F::Updates...> updates_of(List<F...>);

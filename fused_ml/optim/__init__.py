@@ -7,12 +7,14 @@ SGD, Adam and AdamW step all parameters in one pass over memory; every other nam
 # isort: off
 from fused_ml.optim.adam import Adam as Adam
 from fused_ml.optim.adamw import AdamW as AdamW
+from fused_ml.optim.rmsprop import RMSprop as RMSprop
 from fused_ml.optim.sgd import SGD as SGD
 from torch.optim import *  # type: ignore[assignment]
 from torch.optim import lr_scheduler as lr_scheduler, swa_utils as swa_utils
 
 from fused_ml.optim.adam import Adam as Adam
 from fused_ml.optim.adamw import AdamW as AdamW
+from fused_ml.optim.rmsprop import RMSprop as RMSprop
 from fused_ml.optim.sgd import SGD as SGD
 
 from fused_ml._namespaces import complete as _complete, fused as _fused
