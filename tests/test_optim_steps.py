@@ -196,6 +196,20 @@ def test_infinite_parameter_without_decay_stays_infinite(case):
     pair.check()
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("case", OPTIONS)
+def test_a_constant_gradient_leaves_what_is_finite_finite(case, dtype):
+    """A variance that is 0, by the difference of two roundings: torch's RMSprop takes the root of what is below."""
+    pair = Pair(case, [torch.zeros(64, dtype=dtype)])
+    gradient = torch.linspace(0.1, 3, 64).to(dtype)
+    for _ in range(60):
+        pair.ours[0].grad, pair.torch[0].grad = gradient, gradient.double()
+        pair.optimizer.step()
+        pair.reference.step()
+    assert pair.torch[0].isfinite().all()
+    assert pair.ours[0].isfinite().all()
+
+
 def test_long_trajectory_keeps_the_bias_correction():
     pair = Pair("adam", [torch.randn(33)]).step(300)
     close(pair.ours[0], pair.torch[0], 30)
