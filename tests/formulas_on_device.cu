@@ -1,6 +1,7 @@
 // Instantiates every formula in a kernel, so that nvcc compiles each for a device. Compiled only, never run.
 #include "../csrc/catalog/optimizers.h"
 #include "../csrc/catalog/pointwise.h"
+#include "../csrc/formulas/normal.h"
 #include "../csrc/formulas/rowwise_blocks.h"
 #include "../csrc/formulas/softmax.h"
 
@@ -57,7 +58,7 @@ __global__ void formulas(A* data) {
             rowwise(fm::CrossEntropyDistribution<A>{{o}}, x, y) + rowwise(fm::Softmax<A>{x}, x, y) +
             rowwise(fm::LogSoftmax<A>{}, x, y) + rowwise(fm::SoftmaxBackward<A>{x}, x, y) +
             rowwise(fm::LogSoftmaxBackward<A>{{x}}, x, y);
-  data[3] = pointwise(x, y, fm::Pointwise<A>{}) + fm::log(x) + fm::sigmoid(y);
+  data[3] = pointwise(x, y, fm::Pointwise<A>{}) + fm::log(x) + fm::sigmoid(y) + fm::normal_cdf(x);
   data[4] = optimizers(x, y, fm::Families<A>{}, fm::Updates<A>{});
 }
 

@@ -118,7 +118,7 @@ FUSED_ML_INLINE A copy_sign(A magnitude, A sign) {
 // anew, and a result's bits would depend on the loop.
 template <class A>
 FUSED_ML_INLINE A multiply_add(A a, A b, A c) {
-#ifdef FUSED_ML_FMA
+#if defined(FUSED_ML_FMA) || defined(__CUDA_ARCH__)
   if constexpr (sizeof(A) == sizeof(float)) {
     return __builtin_fmaf(a, b, c);
   } else {
@@ -126,6 +126,20 @@ FUSED_ML_INLINE A multiply_add(A a, A b, A c) {
   }
 #else
   return a * b + c;
+#endif
+}
+
+// a * b - product, exactly, for a product that was rounded: what it lost.
+template <class A>
+FUSED_ML_INLINE A lost_of_product(A a, A b, A product) {
+#if defined(FUSED_ML_FMA) || defined(__CUDA_ARCH__)
+  return multiply_add(a, b, -product);
+#else  // Dekker's, of numbers of half the digits, whose products are exact
+  using Bits = typename Constants<A>::Bits;
+  constexpr Bits upper = ~Bits{0} << (Constants<A>::mantissa_bits / 2 + 1);
+  const A high_a = bit_cast<A>(bit_cast<Bits>(a) & upper), low_a = a - high_a;
+  const A high_b = bit_cast<A>(bit_cast<Bits>(b) & upper), low_b = b - high_b;
+  return ((high_a * high_b - product) + high_a * low_b + low_a * high_b) + low_a * low_b;
 #endif
 }
 
@@ -225,13 +239,13 @@ FUSED_ML_INLINE A log1p_nonnegative(A u, A rest = A(0)) {
   return log_normal(w, select(u > A(1), A(1) - (w - u), u - (w - A(1))) + rest);
 }
 
-// exp(x) for x <= 0: without the guards of the other side.
-template <class A>
-FUSED_ML_INLINE A exp_nonpositive(A x) {
+// exp(x + rest...) for x <= 0: without the guards of the other side. A rest is under an ulp of x.
+template <class A, class... Rest>
+FUSED_ML_INLINE A exp_nonpositive(A x, Rest... rest) {
   using K = Constants<A>;
   const A shifted = x * K::log2e + K::round_magic;
   const A n = shifted - K::round_magic;
-  const A t = (x - n * K::ln2_hi) - n * K::ln2_lo;
+  const A t = (((x - n * K::ln2_hi) - n * K::ln2_lo) + ... + rest);
   const A p = (exp_tail(t) * (t * t) + t) + A(1);
   return select(x < K::exp_low, A(0), p * power_of_two(shifted));  // whatever came out below it
 }

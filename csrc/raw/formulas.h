@@ -1,12 +1,15 @@
-// The elementary functions of formulas/numeric.h as loops over arrays, one table for each instruction set.
+// The elementary functions of formulas/numeric.h and normal.h as loops over arrays, one table for each
+// instruction set.
 #pragma once
 
 #include <cstdint>
 
 namespace fused_ml {
 
-#define FUSED_ML_RAW_FORMULAS(do) \
-  do (exp) do(log) do(log1p) do(expm1) do(tanh) do(sigmoid) do(exp_nonpositive) do(log1p_of_fraction)
+#define FUSED_ML_RAW_FORMULAS(do)                                                                      \
+  do                                                                                                   \
+  (exp) do(log) do(log1p) do(expm1) do(tanh) do(sigmoid) do(exp_nonpositive) do(log1p_of_fraction) do( \
+      normal_cdf)
 
 // A formula over n elements.
 template <class A>
@@ -22,7 +25,7 @@ struct Formula {
   Loop<double> float64;
 };
 
-constexpr int kFormulas = 8;
+constexpr int kFormulas = 9;
 
 struct Formulas {
   const char* isa;

@@ -1,6 +1,7 @@
 // One instruction set's bare formulas, compiled as the kernels are.
 
 #include "../formulas/exp_below.h"
+#include "../formulas/normal.h"
 #include "formulas.h"
 
 namespace FUSED_ML_NAMESPACE {

@@ -17,6 +17,7 @@ constexpr int64_t kBlock = 2048;
 
 // 1 + x is exact in float64 unless x, a float32, is tiny; then the series is.
 double log1p_reference(double x) { return std::fabs(x) < 0x1p-29 ? x - 0.5 * x * x : std::log(1 + x); }
+double normal_cdf_reference(double x) { return 0.5 * std::erfc(-x * 0.70710678118654752440); }
 double sigmoid_reference(double x) { return 1 / (1 + std::exp(-x)); }
 
 using Reference = double (*)(double);
@@ -33,6 +34,7 @@ Reference reference_of(const char* formula) {
       {"sigmoid", sigmoid_reference},
       {"exp_nonpositive", std::exp},
       {"log1p_of_fraction", log1p_reference},
+      {"normal_cdf", normal_cdf_reference},
   };
   for (const auto& reference : references) {
     if (!std::strcmp(reference.name, formula)) return reference.function;
