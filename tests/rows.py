@@ -21,6 +21,7 @@ class Row(NamedTuple):
     options: tuple[dict[str, Any], ...] = ({},)  # keywords of both
     loss: bool = False
     refused: tuple[dict[str, Any], ...] = ()  # options for which torch raises
+    exact: Callable[..., Tensor] | None = None  # the function in float64, where torch's own loses digits
 
     def __str__(self) -> str:
         return self.name
@@ -28,6 +29,11 @@ class Row(NamedTuple):
     @property
     def torchs(self) -> Callable[..., Tensor]:
         return getattr(torch.nn.functional, self.name)
+
+    @property
+    def reference(self) -> Callable[..., Tensor]:
+        """Of float64 tensors."""
+        return self.exact or self.torchs
 
     @property
     def weighted(self) -> bool:
