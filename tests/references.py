@@ -192,9 +192,10 @@ def gelu(x, approximate="none"):
     torch's own takes 1 + erf(x / sqrt(2)), and 1 + tanh(u), of which nothing is left there.
     """
     if approximate == "none":
-        near = x.detach().float().double()  # its square is exact
-        bell = torch.exp(-near * near / 2) * torch.exp((near - x) * (near + x) / 2)
-        tail = bell * torch.special.erfcx(x.abs() * 0.5**0.5) / 2
+        t = x.abs().clamp(max=100)
+        near = t.detach().float().double()  # its square is exact
+        bell = torch.exp(-near * near / 2) * torch.exp((near - t) * (near + t) / 2)
+        tail = bell * torch.special.erfcx(t * 0.5**0.5) / 2
         return x * torch.where(x < 0, tail, 1 - tail)
     t = x.abs().clamp(max=100)
     near = (t.detach().float().view(torch.int32) >> 13 << 13).view(torch.float32).double()  # 11 bits: three make 33

@@ -128,9 +128,12 @@ def test_instruction_sets_and_threads(row, options, dtype):
     finally:
         torch.ops.fused_ml.choose_cpu_isa(chosen)
         torch.set_num_threads(threads)
+    # A derivative's terms may cancel; they are as large as what comes from above.
+    eps, terms = torch.finfo(dtype).eps, 1 / x.numel() if row.loss else 1.0
     for result in results[1:]:
-        for a, b in zip(result, results[0], strict=True):
-            torch.testing.assert_close(a, b, rtol=8 * torch.finfo(dtype).eps, atol=8 * torch.finfo(dtype).tiny)
+        for i, (a, b) in enumerate(zip(result, results[0], strict=True)):
+            least = 2 * eps * terms if i else 8 * torch.finfo(dtype).tiny
+            torch.testing.assert_close(a, b, rtol=8 * eps, atol=least)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=name_of)

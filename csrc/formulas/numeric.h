@@ -239,15 +239,17 @@ FUSED_ML_INLINE A log1p_nonnegative(A u, A rest = A(0)) {
   return log_normal(w, select(u > A(1), A(1) - (w - u), u - (w - A(1))) + rest);
 }
 
-// exp(x + rest...) for x <= 0: without the guards of the other side. A rest is under an ulp of x.
-template <class A, class... Rest>
+// exp(x + rest...) 2^kMore for x <= 0: without the guards of the other side. A rest is under an ulp of x.
+template <int kMore = 0, class A, class... Rest>
 FUSED_ML_INLINE A exp_nonpositive(A x, Rest... rest) {
   using K = Constants<A>;
   const A shifted = x * K::log2e + K::round_magic;
   const A n = shifted - K::round_magic;
   const A t = (((x - n * K::ln2_hi) - n * K::ln2_lo) + ... + rest);
   const A p = (exp_tail(t) * (t * t) + t) + A(1);
-  return select(x < K::exp_low, A(0), p * power_of_two(shifted));  // whatever came out below it
+  constexpr A low = K::exp_low - A(kMore) * A(0.6931471805599453);
+  // Whatever came out below it.
+  return select(x < low, A(0), p * power_of_two(kMore ? shifted + A(kMore) : shifted));
 }
 
 // log(1 + u) for u in [0, 1], <= 1.43 ulp: one range for all, since where two were told apart by conditional
