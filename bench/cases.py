@@ -6,7 +6,7 @@ import fnmatch
 import functools
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -41,10 +41,16 @@ MORE_PASSES = {
 }
 
 
+def function_of(op: str) -> Callable[..., Any]:
+    """Our function, where the name is torch's own too."""
+    functions = importlib.import_module("fused_ml.nn.functional")
+    function: Callable[..., Any] = getattr(functions.activation, op, None) or getattr(functions, op)
+    return function
+
+
 def takes_target(op: str) -> bool:
     """Whether a function is a loss."""
-    function = getattr(importlib.import_module("fused_ml.nn.functional"), op)
-    return "target" in inspect.signature(function).parameters
+    return "target" in inspect.signature(function_of(op)).parameters
 
 
 @functools.cache

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.cases import LABELLED, Case, takes_target
+from bench.cases import LABELLED, Case, function_of, takes_target
 from bench.timing import Step
 
 PADDED_TO = 128  # rows of the padded layout start at multiples of it
@@ -203,7 +203,5 @@ def step(case: Case, function: Function, inputs: Inputs) -> Step:
 
 def ours(case: Case, inputs: Inputs) -> Step:
     """Our function."""
-    import fused_ml.nn.functional as fused
-
-    function = getattr(fused, case.op)
+    function = function_of(case.op)
     return step(case, partial(function, inplace_backward=True) if case.variant == "inplace" else function, inputs)

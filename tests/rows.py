@@ -14,13 +14,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+import fused_ml.nn.functional as F
+from fused_ml.nn.functional import activation
+
+
+class _Ours:
+    """Our functions by name: those too whose name is torch's under fused_ml.nn.functional, being faster there."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(activation, name, None) or getattr(F, name)
+
+
+OURS = _Ours()
+
 
 class Row(NamedTuple):
     name: str  # of the function
-    module: str
+    module: str  # "": name and module are torch's
     options: tuple[dict[str, Any], ...] = ({},)  # keywords of both
     loss: bool = False
     refused: tuple[dict[str, Any], ...] = ()  # options for which torch raises
+    operators: tuple[str, ...] = ()  # of its options in turn, if they are not of one name
     exact: Callable[..., Tensor] | None = None  # the function in float64, where torch's own loses digits
 
     def __str__(self) -> str:
@@ -46,7 +60,7 @@ class Row(NamedTuple):
 
     def call(self, space: Any, x: Tensor, options: dict[str, Any]) -> Tensor:
         """By the function of a module of functions."""
-        return getattr(space, self.name)(*self.operands(x), **options)
+        return getattr(OURS if space is F else space, self.name)(*self.operands(x), **options)
 
 
 def loss(name: str, module: str, *options: dict[str, Any], **more: Any) -> Row:
@@ -58,6 +72,7 @@ ROWS = (
     loss("huber_loss", "HuberLoss", {}, {"delta": 0.25}, {"delta": 3.0},
          refused=({"delta": 0.0}, {"delta": -1}, {"delta": float("nan")})),
 )  # fmt: skip
+PUBLIC = [row for row in ROWS if row.module]
 CALLS = [(row, options) for row in ROWS for options in row.options]
 LOSSES = [(row, options) for row, options in CALLS if row.loss]
 WEIGHTED = [(row, options) for row, options in CALLS if row.weighted]

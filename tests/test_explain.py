@@ -91,7 +91,7 @@ class TestFunctions:
 
 
 def test_every_function_is_in_the_table():
-    assert {f"nn.functional.{row.name}" for row in rows} == set(NAMES)
+    assert {f"nn.functional.{row.name}" for row in rows} >= set(NAMES)
 
 
 class TestOptimizers:

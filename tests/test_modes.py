@@ -313,4 +313,4 @@ def test_as_torch_by_the_whole_compiler(row, mode):
 
 
 def test_the_table_has_every_fused_function():
-    assert {row.name for row in rows} == set(F.FUSED)
+    assert {row.name for row in rows} >= set(F.FUSED)

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from rows import ROWS
+from rows import PUBLIC
 
 import fused_ml
 import fused_ml.nn
@@ -22,7 +22,7 @@ MADE = {
     "Softmax": [{}, {"dim": -1}],
     "Softmin": [{}, {"dim": 0}],
     "BCEWithLogitsLoss": [{}, {"pos_weight": torch.ones(3)}],
-    **{row.module: row.options for row in ROWS},
+    **{row.module: row.options for row in PUBLIC},
 }
 
 
@@ -56,7 +56,7 @@ def arguments_of(name):
 
 def inputs_of(name):
     ours = {"CrossEntropyLoss": (X, CLASSES), "NLLLoss": (X, CLASSES), "BCEWithLogitsLoss": (X, X.sigmoid())}
-    return (ours | {row.module: row.operands(X) for row in ROWS}).get(name, (X,))
+    return (ours | {row.module: row.operands(X) for row in PUBLIC}).get(name, (X,))
 
 
 @pytest.mark.parametrize("what", ["class", "constructor", "full argument list"])

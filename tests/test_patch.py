@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch._dynamo  # which enable() imports; it adds names to torch of its own
 from patching import fused_operators, parameter, step
-from rows import ROWS
+from rows import PUBLIC
 from torch.nn.functional import cross_entropy as bound_before
 
 import fused_ml
@@ -22,7 +22,7 @@ MODULES, OPTIMIZERS = fused_ml.nn.FUSED, fused_ml.optim.FUSED
 X = torch.linspace(-2, 2, 20).view(4, 5)
 CLASSES = torch.tensor([0, 4, 2, 1])
 LOSSES = {"CrossEntropyLoss": (X, CLASSES), "NLLLoss": (X, CLASSES), "BCEWithLogitsLoss": (X, X.sigmoid())}
-LOSSES |= {row.module: row.operands(X) for row in ROWS}
+LOSSES |= {row.module: row.operands(X) for row in PUBLIC}
 
 
 def snapshot():
@@ -191,7 +191,7 @@ def test_functions_are_fused(name):
     arguments = (X, CLASSES) if name in ("cross_entropy", "nll_loss") else (X,)
     arguments = (X, X.sigmoid()) if name == "binary_cross_entropy_with_logits" else arguments
     arguments = (X, 1) if "soft" in name else arguments
-    arguments = {row.name: row.operands(X) for row in ROWS}.get(name, arguments)
+    arguments = {row.name: row.operands(X) for row in PUBLIC}.get(name, arguments)
     function = getattr(torch.nn.functional, name)
     expected = function(*arguments)
     assert not fused_operators(function, *arguments)

@@ -5,10 +5,10 @@ import torch
 from _torch_internal import CriterionTest, ModuleErrorEnum, criterion_tests, module_db, op_db
 from cases import name_of
 from compare import assert_same_form
-from rows import ROWS
+from rows import OURS as F
+from rows import PUBLIC, ROWS
 
 import fused_ml.nn as fnn
-import fused_ml.nn.functional as F
 
 pytestmark = pytest.mark.filterwarnings("ignore::fused_ml.FusedFallbackWarning")
 T = torch.nn.functional
@@ -29,7 +29,7 @@ MODULES = [
     "Softmax",
     "Softmin",
     "BCEWithLogitsLoss",
-    *(row.module for row in ROWS),
+    *(row.module for row in PUBLIC),
 ]
 MODULE_INFOS = [info for info in module_db if info.module_cls in {getattr(torch.nn, name) for name in MODULES}]
 TOLERANCE = {

@@ -47,15 +47,20 @@ class _Row:
 
     `original`: torch's function, by default that of the same name: it answers what no kernel takes, and higher
     derivatives are its. It is called with the formula's options by name. `takes`: whether the formula holds for these
-    options; torch refuses the others.
+    options; torch refuses the others. `public`: the name of the function, if that is not the operator's.
     """
 
     def __init__(
-        self, name: str, arguments: int, original: Callable[..., Tensor] | None, takes: Callable[..., bool] | None
+        self,
+        name: str,
+        arguments: int,
+        original: Callable[..., Tensor] | None,
+        takes: Callable[..., bool] | None,
+        public: str | None,
     ) -> None:
         self._takes = takes
         self.name = name
-        self.public = f"nn.functional.{name}"
+        self.public = f"nn.functional.{public or name}"
         self.op = getattr(torch.ops.fused_ml, name).default
         self.options = tuple(argument.name for argument in self.op._schema.arguments[arguments:])
         self.original: Callable[..., Tensor] = original or getattr(torch.nn.functional, name)
@@ -94,8 +99,9 @@ class Activation(_Row):
         *,
         takes: Callable[..., bool] | None = None,
         contiguous: bool = False,
+        public: str | None = None,
     ) -> None:
-        super().__init__(name, 1, original, takes)
+        super().__init__(name, 1, original, takes, public)
         self.backward = getattr(torch.ops.fused_ml, f"{name}_backward").default
         self._apply = applier(_activated(self), self.schema("Tensor input"))
         form = torch.contiguous_format if contiguous else torch.preserve_format
@@ -227,7 +233,7 @@ class Loss(_Row):
         *,
         takes: Callable[..., bool] | None = None,
     ) -> None:
-        super().__init__(name, 10, original, takes)
+        super().__init__(name, 10, original, takes, None)
         self._apply = applier(differentiable_loss(self.public, self.run, self.composite), self.schema(LOSS_ARGUMENTS))
         register_fake(f"fused_ml::{name}")(_fake_loss)
 
