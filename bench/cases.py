@@ -208,6 +208,8 @@ FUNCTIONS: tuple[Case, ...] = (
     Case("softmax", (8, 21, 256, 256)),
     Case("logsigmoid", (1_000_000,)),
     Case("huber_loss", (4096, 4096), (512, 1024)),
+    Case("gelu", (4096, 4096), (512, 1024)),
+    Case("gelu", (64, 128), (64, 128)),
     Case("nll_loss", (8, 21, 256, 256)),
     Case("nll_loss", (2048, 50257)),
 )

@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import references
 import torch
 from torch import Tensor
 
@@ -68,6 +69,7 @@ def loss(name: str, module: str, *options: dict[str, Any], **more: Any) -> Row:
 
 
 ROWS = (
+    Row("gelu", "", exact=references.gelu),
     Row("logsigmoid", "LogSigmoid"),
     loss("huber_loss", "HuberLoss", {}, {"delta": 0.25}, {"delta": 3.0},
          refused=({"delta": 0.0}, {"delta": -1}, {"delta": float("nan")})),

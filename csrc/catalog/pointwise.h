@@ -5,6 +5,7 @@
 // A formula's code is its place in Pointwise, and never leaves a build.
 #pragma once
 
+#include "../formulas/activations/gelu.h"
 #include "../formulas/activations/logsigmoid.h"
 #include "../formulas/losses/binary_cross_entropy.h"
 #include "../formulas/losses/huber_loss.h"
@@ -14,7 +15,7 @@ namespace FUSED_ML_NAMESPACE {
 
 template <class A>
 using Activations = List<  //
-    LogSigmoid<A>>;
+    Gelu<A>, LogSigmoid<A>>;
 
 template <class A>
 using Losses = List<  //
