@@ -69,7 +69,7 @@ def loss(name: str, module: str, *options: dict[str, Any], **more: Any) -> Row:
 
 
 ROWS = (
-    Row("gelu", "", exact=references.gelu),
+    Row("gelu", "", ({}, {"approximate": "tanh"}), exact=references.gelu, operators=("gelu", "gelu_tanh")),
     Row("logsigmoid", "LogSigmoid"),
     loss("huber_loss", "HuberLoss", {}, {"delta": 0.25}, {"delta": 3.0},
          refused=({"delta": 0.0}, {"delta": -1}, {"delta": float("nan")})),

@@ -15,7 +15,7 @@ namespace FUSED_ML_NAMESPACE {
 
 template <class A>
 using Activations = List<  //
-    Gelu<A>, LogSigmoid<A>>;
+    Gelu<A>, GeluTanh<A>, LogSigmoid<A>>;
 
 template <class A>
 using Losses = List<  //

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,7 @@ __all__ = ["logsigmoid"]
 
 _logsigmoid = Activation("logsigmoid", contiguous=True)
 _gelu = Activation("gelu")
+_gelu_tanh = Activation("gelu_tanh", partial(torch._C._nn.gelu, approximate="tanh"), public="gelu")
 
 
 def _log_sigmoid(input: Tensor) -> Tensor:
@@ -49,14 +52,16 @@ def _torchs_gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
 # torch's is faster for some thousand elements: the name fused_ml.nn.functional.gelu is torch's own.
 @scripted_as(_torchs_gelu)
 def gelu(input: Tensor, *, approximate: str = "none") -> Tensor:
-    r"""Gaussian error linear unit, elementwise: :func:`torch.nn.functional.gelu`, the lower tail too to its last digits.
+    r"""Gaussian error linear unit, elementwise: :func:`torch.nn.functional.gelu`, its lower tail to the last digits.
 
-    :math:`x \Phi(x)`, with :math:`\Phi` the normal distribution function. Shapes, dtypes and errors: as logsigmoid.
-    The approximation by tanh is torch's.
+    :math:`x \Phi(x)`, with :math:`\Phi` the normal distribution function; with ``approximate="tanh"``
+    :math:`x \, (1 + \tanh(\sqrt{2 / \pi} (x + 0.044715 x^3))) / 2`. Shapes, dtypes and errors: as logsigmoid.
 
     Source: Hendrycks and Gimpel, `Gaussian Error Linear Units <https://arxiv.org/abs/1606.08415>`_.
 
     >>> gelu(torch.ones(2))
     tensor([0.8413, 0.8413])
     """
+    if approximate == "tanh":
+        return _gelu_tanh(input)
     return _gelu(input) if approximate == "none" else _gelu(input, approximate=approximate)
