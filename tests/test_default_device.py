@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from operator_calls import CALLS, X
 from optim_cases import EXAMPLES, OPTIONS, numbers, random_params, snapshot, takes
-from test_operators import CALLS, X
 from torch.utils._device import _device_constructors
 
 import fused_ml.optim

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from cases import make_target, name_of
-from test_cross_entropy import check as check_cross_entropy
-from test_softmax import check as check_softmax
+from checks import check_cross_entropy, check_softmax
 
 FLOATS = (torch.float32, torch.float64, torch.bfloat16)
 # Rows of C classes side by side (rows, C), or positions side by side (N, C, positions).
