@@ -8,10 +8,10 @@ SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '
 RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
 # The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU and on a GPU.
-TABLES = $(addprefix tests/test_,$(addsuffix .py,bce_with_logits logsigmoid rows pointwise_runs \
-	rowwise_tiles scale cross_entropy cross_entropy_extras cross_entropy_in_place gradient_scale nll_loss softmax numerics \
-	gradcheck operators torch_samples dimension_orders hypothesis optim_steps optim_scaling optim_amp optim_state \
-	optim_changes optim_class optim_errors optim_on_device optim_gather))
+TABLES = $(patsubst %,tests/%.py,$(addprefix operators/test_,bce_with_logits cross_entropy cross_entropy_extras \
+	cross_entropy_in_place gradcheck gradient_scale hypothesis logsigmoid nll_loss numerics opcheck rows softmax \
+	torch_samples) $(addprefix kernels/test_,dimension_orders pointwise_runs rowwise_tiles scale) \
+	$(addprefix optimizers/test_,amp changes class errors gather on_device scaling state steps))
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Tests and wheels: with CUDA kernels where there is a toolkit, whatever torch has.
 WITH_CUDA = FUSED_ML_CUDA=$(or $(FUSED_ML_CUDA),$(if $(CUDA_HOME)$(shell command -v nvcc),1,auto))
@@ -75,20 +75,20 @@ test: setup
 	$(BIN)/python -m pytest --device=cuda-emulated $(TABLES)
 
 # torch is named too, so that the one that is there stays.
-$(VENV)/integration-ready: $(VENV)/packages-ready tests/integration.txt
-	$(BIN)/pip install -q torch==$(TORCH) -r tests/integration.txt
+$(VENV)/integration-ready: $(VENV)/packages-ready tests/integration/requirements.txt
+	$(BIN)/pip install -q torch==$(TORCH) -r tests/integration/requirements.txt
 	touch $@
 
 test-integration: setup $(VENV)/integration-ready
-	$(BIN)/python -m pytest $(wildcard tests/test_integration_*.py)
+	$(BIN)/python -m pytest tests/integration
 
 # On a machine with a GPU, with its own Python, torch, toolkit and pytest: no environment is made, nothing fetched.
 test-cuda:
 	FUSED_ML_CUDA=1 $(PYTHON) setup.py -q build_ext --inplace
-	$(PYTHON) -m pytest --device=cuda $(TABLES) tests/test_cuda_device.py tests/test_cuda_device_optim.py
+	$(PYTHON) -m pytest --device=cuda $(TABLES) tests/cuda/test_device{,_optimizers}.py
 
 test-exhaustive: setup
-	$(BIN)/python -m pytest tests/test_formulas.py --exhaustive
+	$(BIN)/python -m pytest tests/kernels/test_formulas.py --exhaustive
 
 test-sanitize: setup
 	QUICK=$(QUICK) PYTHON=$(BIN)/python tests/sanitize.sh

@@ -19,7 +19,7 @@ os.environ["TORCHINDUCTOR_CACHE_DIR"] = _compiled.name
 
 try:
     import hypothesis
-except ImportError:  # a machine with a GPU and no network may lack it: test_hypothesis.py is skipped
+except ImportError:  # a machine with a GPU and no network may lack it: operators/test_hypothesis.py is skipped
     pass
 else:
     hypothesis.settings.register_profile(
@@ -75,16 +75,6 @@ def emulated(request):
 def on_cuda(emulated, device):
     """Whether the CUDA sources run: there a target out of range gives NaN, since nothing waits for the device."""
     return emulated or device.type == "cuda"
-
-
-@pytest.fixture(autouse=True)
-def where_optimizers_are_tested(request, device):
-    """Their tests make tensors without saying where."""
-    if device.type == "cpu" or not request.module.__name__.startswith("test_optim"):
-        yield
-        return
-    with device:
-        yield
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,7 @@
 """What the tests of patch_torch share: which kernels a call runs, optimizers as people write them, and a small step."""
 
 import torch
-from optim_cases import EXAMPLES
+from optimizers import EXAMPLES
 
 
 def fused_operators(function, *arguments):

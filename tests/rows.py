@@ -1,8 +1,8 @@
 """The pointwise operators that follow from csrc/catalog/pointwise.h, a row each: what the tests of all run over.
 
-A row is tried by tests/test_rows.py (values, derivatives, layouts, threads, instruction sets, its module) and joins the
-tables of test_modes.py, test_explain.py, test_operators.py, test_torch_samples.py, test_surface.py, test_modules.py and
-test_patch.py.
+A row is tried by operators/test_rows.py (values, derivatives, layouts, threads, instruction sets, its module) and joins
+the tables of operators/test_modes.py, test_opcheck.py, test_torch_samples.py and test_modules.py, and of
+package/test_explain.py, test_surface.py and test_patch.py.
 """
 
 from __future__ import annotations

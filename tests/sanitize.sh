@@ -30,13 +30,12 @@ export LD_PRELOAD
 run() { "$python" -m pytest -q -p no:cacheprovider --capture=sys "$@"; } # or a report would end in a file of pytest's
 without="compile or forced or more_than_2" # torch's compiler, child processes, 16 GB
 without+=${QUICK:+" or large or enormous or segmentation or 70000 or 20000 or 4097 or many_rows"}
-tests=(cross_entropy cross_entropy_extras softmax nll_loss bce_with_logits logsigmoid numerics optim_steps optim_gather)
-[[ ${QUICK:-} ]] || tests+=(numerics_range optim_kernels optim_scaling operators)
-files=("${tests[@]/%/.py}")
-files=("${files[@]/#/tests/test_}")
-run tests/test_raw_kernels.py # at every level by itself
+files=(tests/operators/test_{cross_entropy,cross_entropy_extras,softmax,nll_loss,bce_with_logits,logsigmoid,numerics}.py
+  tests/optimizers/test_{steps,gather}.py)
+[[ ${QUICK:-} ]] || files+=(tests/operators/test_{numerics_range,opcheck}.py tests/optimizers/test_{kernels,scaling}.py)
+run tests/kernels/test_raw.py # at every level by itself
 for level in $("$python" -c "import fused_ml; print(*fused_ml.cpu_isas_supported())"); do
   echo "== $level"
   FUSED_ML_ISA=$level run "${files[@]}" -k "not ($without)"
-  FUSED_ML_ISA=$level run tests/test_large_outputs.py -k "5003 and float32 or beside" # rows written past the caches
+  FUSED_ML_ISA=$level run tests/kernels/test_large_outputs.py -k "5003 and float32 or beside" # rows written past the caches
 done

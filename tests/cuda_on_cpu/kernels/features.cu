@@ -1,4 +1,4 @@
-// One kernel for each group of built-ins; test_cuda_on_cpu.py compares them with NumPy.
+// One kernel for each group of built-ins; tests/cuda/test_on_cpu.py compares them with NumPy.
 #include "common.cuh"
 
 #include <cuda_bf16.h>

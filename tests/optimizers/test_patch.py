@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from optim_cases import OPTIONS, assert_state_close, numbers, random_params, said, with_fused
+from optimizers import OPTIONS, assert_state_close, numbers, random_params, said, with_fused
 from patching import MADE, OwnGroups, OwnGroupsUncompiled, fused_operators, own_groups_of_an_instance, parameter, step
 
 import fused_ml

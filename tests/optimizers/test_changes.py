@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from optim_cases import (
+from optimizers import (
     STATEFUL,
     Pair,
     random_params,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cases import make_target
 from compare import assert_near
-from optim_cases import LAYOUTS, OPTIONS, Pair
+from optimizers import LAYOUTS, OPTIONS, Pair
 from references import binary_cross_entropy_with_logits, cross_entropy
 
 import fused_ml.nn.functional as F

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from optim_cases import EXAMPLES, close, draw, grad_scaler, here, takes
+from optimizers import EXAMPLES, close, draw, grad_scaler, here, takes
 
 import fused_ml.optim
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from cuda_on_cpu.build import build
 
-HERE = Path(__file__).parent / "cuda_on_cpu"
+HERE = Path(__file__).parents[1] / "cuda_on_cpu"
 KERNELS = HERE / "kernels"
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from operator_calls import CALLS, X
-from optim_cases import EXAMPLES, OPTIONS, numbers, random_params, snapshot, takes
+from optimizers import EXAMPLES, OPTIONS, numbers, random_params, snapshot, takes
 from torch.utils._device import _device_constructors
 
 import fused_ml.optim
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SOURCES = [*sorted((ROOT / "fused_ml").rglob("*.py")), *(ROOT / "tests" / f"{n}.py" for n in ("cases", "references"))]
 FLAGS = ({}, {"fused": True}, {"foreach": True})
 STEPS = [(case, flags) for case, (name, _) in OPTIONS.items() for flags in FLAGS if takes(name, flags)]

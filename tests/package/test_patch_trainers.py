@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from optim_cases import assert_state_close, said, takes
+from optimizers import assert_state_close, said, takes
 from patching import MADE, TORCHS, Inherits, OwnGroups, fused_operators, parameter, step
 
 import fused_ml

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from optim_cases import (
+from optimizers import (
     EXAMPLES,
     OPTIONS,
     STATEFUL,

@@ -64,7 +64,7 @@ def test_opcheck(call):
 
 def test_every_operator_is_covered():
     seen = {function._schema.name.removeprefix("fused_ml::") for call in CALLS for function, *_ in recorded(call)}
-    assert seen | {"scale_"} == set(operators_with_tensors())  # CUDA alone: test_scale.py
+    assert seen | {"scale_"} == set(operators_with_tensors())  # CUDA alone: kernels/test_scale.py
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)

@@ -7,7 +7,7 @@ import pytest
 from cuda_on_cpu import library
 from cuda_on_cpu.apart import missing_tool, run_python
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 # Every kind of tile once; a block for each is enough for races, and what the sanitizers can take.
 SHAPES = "[(40, 10), (7, 50), (5, 1000), (1, 1030), (1, 4100), (1, 17000), (1, 21, 130), (2, 21, 40), (1, 300, 33)]"
 OPERATORS = f"""

@@ -5,7 +5,7 @@ import typing
 
 import pytest
 import torch
-from optim_cases import (
+from optimizers import (
     BRIEF,
     EXAMPLES,
     OPTIONS,

@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import _torch_internal  # noqa: F401  (a stub of what torch's tables import)
 import pytest
 import torch
-from optim_cases import BRIEF, DTYPES, EXAMPLES, OPTIONS, STATEFUL, Pair, close, numbers, random_params, takes
+from optimizers import BRIEF, DTYPES, EXAMPLES, OPTIONS, STATEFUL, Pair, close, numbers, random_params, takes
 from torch.testing._internal.common_optimizers import optim_db
 
 import fused_ml
@@ -48,7 +49,7 @@ def test_same_bits_for_any_number_of_threads(case, dtype):
 FORCED = """
 import sys, torch, fused_ml
 sys.path.insert(0, sys.argv[2])
-from optim_cases import BRIEF, DTYPES, LAYOUTS, SHAPES, Pair, random_params
+from optimizers import BRIEF, DTYPES, LAYOUTS, SHAPES, Pair, random_params
 assert fused_ml.cpu_isa() == sys.argv[1]
 for case in [*BRIEF, "sgd momentum", "adam"]:
     for dtype in DTYPES:
@@ -63,7 +64,7 @@ print("ran on", fused_ml.cpu_isa())
 def test_forced_instruction_set(level):
     if level not in fused_ml.cpu_isas_supported():
         pytest.skip(f"this CPU has no {level}")
-    here = os.path.dirname(os.path.abspath(__file__))
+    here = str(Path(__file__).parents[1])
     paths = os.pathsep.join([os.path.dirname(os.path.dirname(fused_ml.__file__)), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", FORCED, level, here],

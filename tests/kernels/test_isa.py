@@ -11,7 +11,7 @@ import pytest
 import fused_ml
 
 LEVELS = ("baseline", "avx2", "avx512")
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 ROOT = Path(fused_ml.__file__).parents[1]  # where the package under test was found
 PROBE = """
 import json, torch, fused_ml, fused_ml.nn.functional as F
@@ -106,10 +106,10 @@ def test_unknown_level(wrong):
 
 PYTEST = ("-m", "pytest", "-x", "-p", "no:cacheprovider", "-o", "addopts=")  # with its header
 TABLES = {
-    "test_cross_entropy.py": "test_small_layouts or test_small_widths",
-    "test_softmax.py": "test_class_dimension and (1000 or channels or expanded or 17)",
-    "test_bce_with_logits.py": "test_layouts and none",
-    "test_numerics.py": "confident or infinity",
+    "operators/test_cross_entropy.py": "test_small_layouts or test_small_widths",
+    "operators/test_softmax.py": "test_class_dimension and (1000 or channels or expanded or 17)",
+    "operators/test_bce_with_logits.py": "test_layouts and none",
+    "operators/test_numerics.py": "confident or infinity",
 }
 
 
@@ -118,7 +118,7 @@ def test_tables_at_forced_level(level):
     """A part of the tables, in that process."""
     if level == fused_ml.cpu_isa():
         return  # this run is that test
-    chosen = " or ".join(f"({name.removesuffix('.py')} and ({what}))" for name, what in TABLES.items())
+    chosen = " or ".join(f"({Path(name).stem} and ({what}))" for name, what in TABLES.items())
     done = run([*PYTEST, *TABLES, "-k", chosen], level)
     assert f"instruction set {level} " in done.stdout
     assert done.returncode == 0, done.stdout[-3000:]

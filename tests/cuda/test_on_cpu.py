@@ -10,9 +10,9 @@ import torch
 from cuda_on_cpu.apart import run_python
 from cuda_on_cpu.build import build
 
-HERE = Path(__file__).parent / "cuda_on_cpu"
+HERE = Path(__file__).parents[1] / "cuda_on_cpu"
 KERNELS = HERE / "kernels"
-BUILT = Path(__file__).parents[1] / "build" / "cuda_on_cpu"
+BUILT = Path(__file__).parents[2] / "build" / "cuda_on_cpu"
 ORDERS = ["forward", "reverse", "shuffled:1", "shuffled:2"]
 BUGS = re.findall(r"^  k(\w+),$", (KERNELS / "bugs.cu").read_text(), re.MULTILINE)
 SUCCESS, INVALID_VALUE, INVALID_CONFIGURATION = 0, 1, 9

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from optim_cases import EXAMPLES
+from optimizers import EXAMPLES
 from rows import PUBLIC
 
 import fused_ml

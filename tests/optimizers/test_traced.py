@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from optim_cases import EXAMPLES, takes
+from optimizers import EXAMPLES, takes
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from optim_cases import (
+from optimizers import (
     OPTIONS,
     STATEFUL,
     Pair,

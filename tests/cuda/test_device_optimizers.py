@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from optim_cases import OPTIONS, Pair, assert_state_close, draw, grad_scaler, numbers, random_params
+from optimizers import OPTIONS, Pair, assert_state_close, draw, grad_scaler, numbers, random_params
 
 import fused_ml.optim
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-SCRIPT = "tests/typing/user.py"
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = "tests/package/typing/user.py"
 CHECKERS = {
     "mypy": ["--strict", "--follow-imports=silent", "--config-file=", "--cache-dir=.mypy_cache/user"],
-    "pyright": ["--project", "tests/typing/pyrightconfig.json", "--pythonpath", sys.executable],
+    "pyright": ["--project", "tests/package/typing/pyrightconfig.json", "--pythonpath", sys.executable],
 }
 
 

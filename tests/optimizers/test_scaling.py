@@ -1,4 +1,4 @@
-"""GradScaler and global-norm clipping in the step: test_optim_amp.py has what torch's classes do beside it."""
+"""GradScaler and global-norm clipping in the step: test_amp.py has what torch's classes do beside it."""
 
 import copy
 import math
@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from optim_cases import (
+from optimizers import (
     BRIEF,
     DTYPES,
     EXAMPLES,

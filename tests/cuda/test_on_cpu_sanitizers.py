@@ -10,8 +10,8 @@ from cuda_on_cpu.apart import missing_tool, run_python
 from cuda_on_cpu.build import build
 from cuda_on_cpu.traffic import Trace
 
-KERNELS = Path(__file__).parent / "cuda_on_cpu" / "kernels"
-BUILT = Path(__file__).parents[1] / "build" / "cuda_on_cpu"
+KERNELS = Path(__file__).parents[1] / "cuda_on_cpu" / "kernels"
+BUILT = Path(__file__).parents[2] / "build" / "cuda_on_cpu"
 BUGS = re.findall(r"^  k(\w+),$", (KERNELS / "bugs.cu").read_text(), re.MULTILINE)
 
 

@@ -4,7 +4,7 @@ import sysconfig
 
 import pytest
 import torch
-from optim_cases import LAYOUTS, STATEFUL, Pair, draw, random_params
+from optimizers import LAYOUTS, STATEFUL, Pair, draw, random_params
 
 import fused_ml
 from fused_ml.optim import _plan

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from optim_cases import BRIEF, EXAMPLES, OPTIONS, STATEFUL
+from optimizers import BRIEF, EXAMPLES, OPTIONS, STATEFUL
 
 import fused_ml
 from fused_ml import optim

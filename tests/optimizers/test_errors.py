@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from optim_cases import (
+from optimizers import (
     EXAMPLES,
     STATEFUL,
     Pair,
