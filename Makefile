@@ -4,8 +4,8 @@ VENV ?= .venv
 TORCH ?= 2.13.0
 BIN = $(VENV)/bin
 QUICK ?=
-SOURCES := $(shell find csrc -path csrc/raw -prune -o '(' -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' ')' -print) setup.py pyproject.toml
-RAW := $(wildcard csrc/raw/*) bench/raw/_build.py
+SOURCES := $(shell find csrc -path csrc/testing -prune -o '(' -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' ')' -print) setup.py pyproject.toml
+RAW := $(wildcard csrc/testing/*) bench/raw/_build.py
 TYPED = fused_ml bench examples
 # The tables of operators that have CUDA kernels: they run over the CUDA sources too, on the CPU and on a GPU.
 TABLES = $(patsubst %,tests/%.py,$(addprefix operators/test_,bce_with_logits cross_entropy cross_entropy_extras \

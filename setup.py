@@ -46,13 +46,7 @@ FLAGS = [
 ]
 MORE_LINK = os.environ.get("FUSED_ML_LDFLAGS", "").split()
 LINK = [f"-L{Path(cpp.__file__).parents[1] / 'lib'}", "-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", *MORE_LINK]
-BOTH = [
-    "csrc/kept_memory.cpp",
-    "csrc/multi_tensor_ops.cpp",
-    "csrc/multi_tensor_plan.cpp",
-    "csrc/pointwise_ops.cpp",
-    "csrc/rowwise_ops.cpp",
-]  # operators that both libraries compile, each for its own device
+CSRC = Path(__file__).resolve().parent / "csrc"
 ARCHITECTURES = ("7.5", "8.0", "8.6", "8.9", "9.0", "10.0", "12.0")  # and PTX of the last, for what comes after
 
 
@@ -82,9 +76,18 @@ def find_toolkit() -> tuple[Path | None, str]:
     return None, reason
 
 
+def sources(device: str) -> list[str]:
+    """Of the library of cpu or cuda. Both have the operators, each for its own device; the CPU one has the schemas."""
+    paths = [
+        p for room in ("frames", "operators") for p in (CSRC / room / device).rglob("*") if p.suffix in (".cpp", ".cu")
+    ]
+    paths += [p for p in (CSRC / "operators").glob("*.cpp") if device == "cpu" or p.stem != "schemas"]
+    return sorted(os.path.relpath(p, CSRC.parent) for p in paths)
+
+
 def library(name: str, sources: list, flags: dict, link: list, include: list) -> Extension:
     return Extension(f"fused_ml.{name}", sources, language="c++", py_limited_api=True, extra_compile_args=flags,
-                     extra_link_args=[*LINK, *link], include_dirs=include)  # fmt: skip
+                     extra_link_args=[*LINK, *link], include_dirs=[str(CSRC), *include])  # fmt: skip
 
 
 def cuda_library(root: Path) -> tuple[Extension, dict]:
@@ -104,8 +107,7 @@ def cuda_library(root: Path) -> tuple[Extension, dict]:
     flags = ["-O3", "-std=c++20", "-Xcompiler=-fvisibility=hidden", small, *threads, TARGET, "-DUSE_CUDA"]
     # The runtime's symbols stay inside: torch brings a libcudart of its own, perhaps of another version.
     link = [f"-L{runtime}", "-lcudart_static", "-lrt", "-ldl", "-lpthread", "-Wl,--exclude-libs,ALL"]
-    sources = sorted(str(path) for path in Path("csrc/cuda").iterdir() if path.suffix in (".cu", ".cpp")) + BOTH
-    extension = library("_cuda", sources, {"cxx": [*FLAGS, TARGET, "-DUSE_CUDA"], "nvcc": flags}, link,
+    extension = library("_cuda", sources("cuda"), {"cxx": [*FLAGS, TARGET, "-DUSE_CUDA"], "nvcc": flags}, link,
                         [*cpp.include_paths(), str(root / "include")])  # fmt: skip
     return extension, {"toolkit": toolkit, "architectures": re.split("[; ]+", wanted)}
 
@@ -113,7 +115,7 @@ def cuda_library(root: Path) -> tuple[Extension, dict]:
 def python_module() -> Extension:
     return Extension("fused_ml._gather", ["csrc/python/gather.cpp"], language="c++", py_limited_api=True,
                      extra_compile_args={"cxx": FLAGS}, extra_link_args=MORE_LINK,
-                     include_dirs=cpp.include_paths())  # fmt: skip
+                     include_dirs=[str(CSRC), *cpp.include_paths()])  # fmt: skip
 
 
 def say(line: str) -> None:
@@ -162,8 +164,7 @@ class PlatformWheel(bdist_wheel):
 
 
 if __name__ == "__main__":  # bench/raw/_build.py reads FLAGS
-    sources = sorted(str(path) for folder in ("csrc", "csrc/cpu") for path in Path(folder).glob("*.cpp"))
-    modules = [library("_cpu", sources, {"cxx": [*FLAGS, TARGET]}, [], cpp.include_paths()), python_module()]
+    modules = [library("_cpu", sources("cpu"), {"cxx": [*FLAGS, TARGET]}, [], cpp.include_paths()), python_module()]
     root, kernels = find_toolkit()
     if root:
         cuda, facts = cuda_library(root)

@@ -41,7 +41,7 @@ def _is_scattered(t: Tensor, dim: int, others: list[int]) -> bool:
 
 
 def _gradients(input: Tensor, target: Tensor, wanted: tuple[bool, bool]) -> list[Tensor]:
-    """Laid out as the inputs, or contiguous: what csrc/rowwise_geometry.h does."""
+    """Laid out as the inputs, or contiguous: what csrc/operators/rows_geometry.h does."""
     dim = 1 if input.dim() > 1 else 0
     others = [d for d in range(input.dim()) if d != dim and input.size(d) != 1]
     streams = [input, target] if target.is_floating_point() else [input]

@@ -1,9 +1,9 @@
 // Instantiates every formula in a kernel, so that nvcc compiles each for a device. Compiled only, never run.
-#include "../csrc/catalog/optimizers.h"
-#include "../csrc/catalog/pointwise.h"
-#include "../csrc/formulas/normal.h"
-#include "../csrc/formulas/rowwise_blocks.h"
-#include "../csrc/formulas/softmax.h"
+#include "catalog/optimizers.h"
+#include "catalog/pointwise.h"
+#include "formulas/normal.h"
+#include "formulas/row_blocks.h"
+#include "formulas/rows/softmax.h"
 
 namespace fm = FUSED_ML_NAMESPACE;
 

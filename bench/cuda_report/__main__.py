@@ -12,7 +12,7 @@ from . import model, sass, traffic
 EXCESS = 1.05
 ACTIVATION_BYTES = 30 << 10  # of code, of a kernel
 ARCHITECTURE_BYTES = 2 << 20  # of all kernels, compressed
-# Threads of a block and dynamic shared memory of a usual launch: csrc/cuda/rowwise_tiling.cpp.
+# Threads of a block and dynamic shared memory of a usual launch: csrc/frames/cuda/rows/tiling.cpp.
 LAUNCHES = {
     "rowwise_kernel": (128, 16 << 10),
     "rowwise_reduce_kernel": (128, 32 << 10),

@@ -1,4 +1,4 @@
-"""Compiles csrc/cuda for one architecture at a time and reads what came out: registers, stack, widths of accesses."""
+"""Compiles the CUDA frames for one architecture at a time and reads what came out: registers, stack, access widths."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+SOURCES = sorted((ROOT / "csrc" / "frames" / "cuda").rglob("*.cu"))
 FLAGS = ("-O3", "-std=c++20", "--expt-relaxed-constexpr", "-Xfatbin=-compress-all", "--compress-mode=size")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/", re.MULTILINE)
 INSTRUCTION_BYTES = 16
@@ -56,7 +56,7 @@ def compiled(source: Path, architecture: str) -> Path:
         if compiler is None:
             raise SystemExit("cuda_report: no nvcc: put a CUDA toolkit's on the PATH, or set CUDA_HOME")
         target = f"-gencode=arch=compute_{architecture},code=sm_{architecture}"
-        command = [compiler, *FLAGS, target, "-fatbin", "-o", str(fatbin), str(source)]
+        command = [compiler, *FLAGS, f"-I{ROOT / 'csrc'}", target, "-fatbin", "-o", str(fatbin), str(source)]
         subprocess.run(command, check=True)
     return fatbin
 
@@ -109,7 +109,7 @@ VARIANT = r"Variant<(\w+)<(\w+)>, \w+, (\d), (\w+), (\w+), (\w+), (\w+)> ?"
 
 
 def _variant(match: re.Match[str]) -> str:
-    """A variant of a pointwise kernel (csrc/cuda/pointwise.cuh), in words."""
+    """A variant of a pointwise kernel (csrc/frames/cuda/pointwise/frame.cuh), in words."""
     formula, arithmetic, run, *flags = match.groups()
     mixed, even, value, gradient = (flag == "true" for flag in flags)
     results = "value" if not gradient else "all" if value else "gradient"

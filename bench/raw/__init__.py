@@ -1,6 +1,6 @@
 """The formulas and the shipped kernels on NumPy arrays, without torch's dispatcher, at any instruction set.
 
-For development: tests and micro-benchmarks (``python -m bench.raw``). Not in the wheel; built from csrc/raw on the
+For development: tests and micro-benchmarks (``python -m bench.raw``). Not in the wheel; built from csrc/testing on the
 first import.
 """
 

@@ -1,4 +1,4 @@
-"""Builds the module from csrc/raw into build/raw: with the library's own flags, and only when a source is newer."""
+"""Builds the module from csrc/testing into build/raw: with the library's own flags, and only when a source is newer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 MODULE = ROOT / "build" / "raw" / ("_raw" + sysconfig.get_config_var("EXT_SUFFIX"))
-SOURCES = [*(ROOT / "csrc" / "raw").glob("*.cpp")]
+SOURCES = [*(ROOT / "csrc" / "testing").glob("*.cpp")]
 
 
 def _stale() -> bool:
@@ -33,7 +33,7 @@ def build() -> None:
     fresh = MODULE.with_name(f"{os.getpid()}.so")  # renamed when whole: another process may build at the same time
     command = [
         os.environ.get("CXX", "c++"), "-shared", "-fPIC", *runpy.run_path(str(ROOT / "setup.py"))["FLAGS"],
-        *(f"-I{path}" for path in (pybind11.get_include(), sysconfig.get_path("include"))),
+        *(f"-I{path}" for path in (ROOT / "csrc", pybind11.get_include(), sysconfig.get_path("include"))),
         *map(str, SOURCES), "-o", str(fresh), "-ldl", "-pthread", *os.environ.get("FUSED_ML_LDFLAGS", "").split(),
     ]  # fmt: skip
     subprocess.run(command, check=True)

@@ -1,7 +1,7 @@
 // Lists of formulas, known to the compiler alone.
 #pragma once
 
-#include "../formulas/portable.h"
+#include "formulas/portable.h"
 
 namespace FUSED_ML_NAMESPACE {
 

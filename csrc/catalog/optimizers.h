@@ -1,13 +1,13 @@
 // The optimizers' formulas there are. A family is two operators on either device, over a plan and over lists
-// (multi_tensor_ops.cpp); which of its updates a parameter takes is told by the states that it has, by bit,
+// (operators/optimizer_step.cpp); which of its updates a parameter takes is told by the states that it has, by bit,
 // in Python's order.
 //
 // An update's code is its place in Updates, and never leaves a build.
 #pragma once
 
-#include "../formulas/optimizers/adam.h"
-#include "../formulas/optimizers/rmsprop.h"
-#include "../formulas/optimizers/sgd.h"
+#include "formulas/optimizers/adam.h"
+#include "formulas/optimizers/rmsprop.h"
+#include "formulas/optimizers/sgd.h"
 #include "list.h"
 
 namespace FUSED_ML_NAMESPACE {

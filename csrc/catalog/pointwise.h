@@ -1,14 +1,14 @@
 // The pointwise formulas there are. A row of Activations or Losses is an operator on either device, its
-// schema, kernels and registration included (pointwise_ops.cpp); what stands under LossesWithOwnOperators has
+// schema, kernels and registration included (operators/pointwise.cpp); what stands under LossesWithOwnOperators has
 // one written by hand.
 //
 // A formula's code is its place in Pointwise, and never leaves a build.
 #pragma once
 
-#include "../formulas/activations/gelu.h"
-#include "../formulas/activations/logsigmoid.h"
-#include "../formulas/losses/binary_cross_entropy.h"
-#include "../formulas/losses/huber_loss.h"
+#include "formulas/activations/gelu.h"
+#include "formulas/activations/logsigmoid.h"
+#include "formulas/losses/binary_cross_entropy.h"
+#include "formulas/losses/huber_loss.h"
 #include "list.h"
 
 namespace FUSED_ML_NAMESPACE {

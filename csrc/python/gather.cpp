@@ -13,7 +13,7 @@
 #include <algorithm>
 #include <cstddef>
 
-#include "../tensor_view.h"
+#include "operators/tensor_view.h"
 
 namespace {
 

@@ -26,7 +26,7 @@ from fused_ml.nn._support import (
     widened,
 )
 
-_MAX_DIMS = 8  # kMaxDims in csrc/cpu/arguments.h
+_MAX_DIMS = 8  # kMaxDims in csrc/frames/arguments.h
 
 
 def refusal_of_input(input: Tensor) -> str | None:

@@ -22,17 +22,17 @@ try:
 except ImportError:  # a Python without the limited API; the step then takes the long way
     gather = None  # type: ignore[assignment]
 
-_FIRST, _HOST_STEP = 1, 2  # csrc/multi_tensor_plan.h's StateFlag
+_FIRST, _HOST_STEP = 1, 2  # csrc/operators/plan.h's StateFlag
 _PLAIN_TYPES = (Tensor, Parameter)
 _GRADIENTS = {*_PLAIN_TYPES, type(None)}
-_VIEW_BYTES = 48  # of a csrc/tensor_view.h
+_VIEW_BYTES = 48  # of a csrc/operators/tensor_view.h
 _FLOATS = {float}
 NO_MEMORY = "meta and fake tensors hold no elements"
 _DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 class Problem(IntEnum):
-    """Why the compiled library declines a parameter; csrc/multi_tensor_plan.h has the same list."""
+    """Why the compiled library declines a parameter; csrc/operators/plan.h has the same list."""
 
     none = 0
     device = 1
@@ -168,7 +168,7 @@ class Plan:
         self.parts = [Part(device, shards, self, indices) for (device, shards), indices in places.items()]
         self.on_cuda = any(device.type == "cuda" for device, _ in places)
         # Whether a step under a GradScaler waits to hear if it was skipped: for counts that the host keeps, or for
-        # momentum buffers that have not had a step. csrc/cuda/multi_tensor_device.cpp has the same rule.
+        # momentum buffers that have not had a step. csrc/operators/cuda/optimizer_step.cpp has the same rule.
         self._counts_on_host = any(entry.step is not None and on_host(entry.step) for entry in entries)
         self.waits = self._counts_on_host or any(entry.first for entry in entries)
 

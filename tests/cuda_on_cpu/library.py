@@ -1,12 +1,14 @@
 """The package's CUDA sources as a library of CPU operators: the same operators, taken over from the CPU kernels.
 
 `load()` builds and loads it into this process; from then on CPU tensors go through the CUDA kernels, emulated, wherever
-csrc/cuda/ops.cpp has one. As a command it builds only: `python tests/cuda_on_cpu/library.py [sanitizer]`.
+csrc/operators/cuda/registration.cpp has one. As a command it builds only:
+`python tests/cuda_on_cpu/library.py [sanitizer]`.
 """
 
 from __future__ import annotations
 
 import os
+import runpy
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,16 +21,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 from build import BuildError, build, toolkit_include
 
 ROOT = Path(__file__).resolve().parents[2]
-CUDA = ROOT / "csrc" / "cuda"
-# Operators that both libraries compile, each for its own device: those of setup.py.
-SHARED = ("kept_memory", "multi_tensor_ops", "multi_tensor_plan", "pointwise_ops", "rowwise_ops")
-BOTH = [ROOT / "csrc" / f"{name}.cpp" for name in SHARED]
+CSRC = ROOT / "csrc"
 TORCH_LIBRARIES = Path(torch.__file__).parent / "lib"
 
 
 def sources() -> list[Path]:
     """What the CUDA library is compiled from."""
-    return sorted(path for path in CUDA.iterdir() if path.suffix in (".cu", ".cpp")) + BOTH
+    return [ROOT / path for path in runpy.run_path(str(ROOT / "setup.py"))["sources"]("cuda")]
 
 
 def missing() -> str:
@@ -46,7 +45,7 @@ def compile_library(sanitize: str | None = None) -> Path:
         sources(),
         ROOT / "build" / "cuda_on_cpu" / f"_cuda_emulated{'-' + sanitize if sanitize else ''}.so",
         sanitize,
-        cpp.include_paths(),
+        [str(CSRC), *cpp.include_paths()],
         [
             "-DFUSED_ML_EMULATED",
             "-DFUSED_ML_DEVICE_KEY=CPU",
@@ -72,10 +71,10 @@ def quiet() -> Iterator[None]:
 
 def take_over_optimizers() -> None:
     """Steps go through the CUDA library's plans, and numbers count as a GPU's: Python does not look at them."""
-    from fused_ml.optim import _base, _plan
+    from fused_ml.optim import _base, _family, _plan
 
     _plan.operators_for = lambda device: torch.ops.fused_ml_cuda
-    _plan.on_host = _base.on_host = lambda number: not isinstance(number, torch.Tensor)
+    _plan.on_host = _base.on_host = _family.on_host = lambda number: not isinstance(number, torch.Tensor)
 
 
 def load(sanitize: str | None = None) -> Path:

@@ -6,8 +6,8 @@
 // Hendrycks and Gimpel, "Gaussian Error Linear Units", https://arxiv.org/abs/1606.08415
 #pragma once
 
-#include "../normal.h"
-#include "../pointwise.h"
+#include "formulas/normal.h"
+#include "formulas/pointwise.h"
 
 namespace FUSED_ML_NAMESPACE {
 

@@ -1,7 +1,7 @@
 // Log-sigmoid: log(1 / (1 + exp(-x))) = min(x, 0) - log1p(exp(-|x|)), with derivative sigmoid(-x).
 #pragma once
 
-#include "../pointwise.h"
+#include "formulas/pointwise.h"
 
 namespace FUSED_ML_NAMESPACE {
 

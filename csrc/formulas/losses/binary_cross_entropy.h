@@ -10,7 +10,7 @@
 // logit against its own target. Focal loss: Lin et al., 2017, arXiv:1708.02002.
 #pragma once
 
-#include "../pointwise.h"
+#include "formulas/pointwise.h"
 
 namespace FUSED_ML_NAMESPACE {
 

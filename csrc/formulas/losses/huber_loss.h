@@ -6,7 +6,7 @@
 // Huber, "Robust Estimation of a Location Parameter", 1964, https://doi.org/10.1214/aoms/1177703732
 #pragma once
 
-#include "../pointwise.h"
+#include "formulas/pointwise.h"
 
 namespace FUSED_ML_NAMESPACE {
 

@@ -12,7 +12,7 @@
 // Reddi, Kale and Kumar, "On the Convergence of Adam and Beyond", https://openreview.net/forum?id=ryQu7f-RZ
 #pragma once
 
-#include "../optimizer.h"
+#include "formulas/optimizer.h"
 
 namespace FUSED_ML_NAMESPACE {
 

@@ -10,7 +10,7 @@
 // With Recurrent Neural Networks", https://arxiv.org/abs/1308.0850
 #pragma once
 
-#include "../optimizer.h"
+#include "formulas/optimizer.h"
 
 namespace FUSED_ML_NAMESPACE {
 

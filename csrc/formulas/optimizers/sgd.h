@@ -9,7 +9,7 @@
 // whole)
 #pragma once
 
-#include "../optimizer.h"
+#include "formulas/optimizer.h"
 
 namespace FUSED_ML_NAMESPACE {
 

@@ -1,4 +1,4 @@
-// What the emulator's own test kernels share; the project's kernels have this in csrc/cuda/launch.cuh.
+// What the emulator's own test kernels share; the project's kernels have this in csrc/frames/cuda/launch.cuh.
 #pragma once
 
 #include <cuda_runtime.h>

@@ -1,2 +1,0 @@
-#define FUSED_ML_REGION "multi_tensor_kernels.h"
-#include "level_avx2.h"

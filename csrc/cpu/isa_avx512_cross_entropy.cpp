@@ -1,2 +1,0 @@
-#define FUSED_ML_REGION "cross_entropy_kernels.h"
-#include "level_avx512.h"

@@ -1,0 +1,2 @@
+#define FUSED_ML_REGION "multi_tensor/kernels.h"
+#include "level_avx2.h"

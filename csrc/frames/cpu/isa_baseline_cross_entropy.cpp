@@ -1,0 +1,2 @@
+#define FUSED_ML_REGION "rows/cross_entropy_kernels.h"
+#include "level_baseline.h"

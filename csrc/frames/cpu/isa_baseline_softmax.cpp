@@ -1,0 +1,2 @@
+#define FUSED_ML_REGION "rows/softmax_kernels.h"
+#include "level_baseline.h"

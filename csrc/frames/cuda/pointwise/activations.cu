@@ -1,0 +1,11 @@
+// The kernels of the catalog's activations.
+#include "catalog/pointwise.h"
+#include "launch.cuh"
+
+namespace fused_ml::cuda {
+
+int64_t launch_activation(int index, const double* options, const PointwiseTask& task, cudaStream_t stream) {
+  return run_any<formulas::Activations>(index, options, task, stream);
+}
+
+}  // namespace fused_ml::cuda

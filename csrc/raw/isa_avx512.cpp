@@ -1,2 +1,0 @@
-#define FUSED_ML_REGION "../raw/region.h"
-#include "../cpu/level_avx512.h"
