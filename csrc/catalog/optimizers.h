@@ -1,6 +1,6 @@
 // The optimizers' formulas there are. A family is two operators on either device, over a plan and over lists
-// (operators/optimizer_step.cpp); which of its updates a parameter takes is told by the states that it has, by bit,
-// in Python's order.
+// (operators/optimizer_step.cpp); which of its updates a parameter takes is told by the states that it has,
+// by bit, in Python's order.
 //
 // An update's code is its place in Updates, and never leaves a build.
 #pragma once

@@ -1,6 +1,6 @@
 // The pointwise formulas there are. A row of Activations or Losses is an operator on either device, its
-// schema, kernels and registration included (operators/pointwise.cpp); what stands under LossesWithOwnOperators has
-// one written by hand.
+// schema, kernels and registration included (operators/pointwise.cpp); what stands under
+// LossesWithOwnOperators has one written by hand.
 //
 // A formula's code is its place in Pointwise, and never leaves a build.
 #pragma once

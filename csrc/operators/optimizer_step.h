@@ -1,5 +1,5 @@
-// What a device does for the optimizers' operators (operators/optimizer_step.cpp, which both libraries compile):
-// defined in cpu/optimizer_step.cpp and in cuda/optimizer_step.cpp.
+// What a device does for the optimizers' operators (operators/optimizer_step.cpp, which both libraries
+// compile): defined in cpu/optimizer_step.cpp and in cuda/optimizer_step.cpp.
 #pragma once
 
 #include "plan.h"

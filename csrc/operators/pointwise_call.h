@@ -1,5 +1,5 @@
-// What a device does for the pointwise operators (operators/pointwise.cpp, which both libraries compile): defined
-// in cpu/pointwise.cpp and in cuda/pointwise.cpp.
+// What a device does for the pointwise operators (operators/pointwise.cpp, which both libraries compile):
+// defined in cpu/pointwise.cpp and in cuda/pointwise.cpp.
 #pragma once
 
 #include "torch_api.h"

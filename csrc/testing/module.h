@@ -1,4 +1,5 @@
-// The Python module of csrc/testing: formulas and shipped kernels on NumPy arrays, at an instruction set by name.
+// The Python module of csrc/testing: formulas and shipped kernels on NumPy arrays, at an instruction set by
+// name.
 #pragma once
 
 #include <pybind11/numpy.h>

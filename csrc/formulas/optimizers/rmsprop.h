@@ -43,7 +43,8 @@ struct Rmsprop : RmspropConstants<A> {
   }
 };
 
-FUSED_ML_INLINE RmspropConstants<double> constants_of(const RmspropOptions& o, const Progress&, double factor) {
+FUSED_ML_INLINE RmspropConstants<double> constants_of(const RmspropOptions& o, const Progress&,
+                                                      double factor) {
   return {o.maximize != 0 ? -factor : factor, o.weight_decay, o.alpha, 1 - o.alpha, o.eps, o.momentum, o.lr};
 }
 

@@ -1,5 +1,5 @@
-// The operators that have CUDA kernels. Schemas: ../schemas.cpp. The tests' emulated build registers them for CPU
-// tensors.
+// The operators that have CUDA kernels. Schemas: ../schemas.cpp. The tests' emulated build registers them for
+// CPU tensors.
 #include "operators/functions.h"
 
 #include "operators/device_operators.h"
