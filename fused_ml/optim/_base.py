@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import compress, repeat
 from operator import attrgetter, is_, not_
 from typing import Any, ClassVar
@@ -16,10 +16,10 @@ from torch.optim import optimizer as _torch_hooks
 
 from fused_ml._explain import note, warn_fallback
 from fused_ml._watched import traced
+from fused_ml.optim._clipping import Clipping, refuse_norm_of_a_group
 from fused_ml.optim._constructor import constructor
 from fused_ml.optim._family import Family, on_host
 from fused_ml.optim._plan import NO_MEMORY, ParameterState, Plan, Problem, apart, unsuitable
-from fused_ml.optim._shards import made_by_zero, refuse_norm_of_a_share
 from fused_ml.optim._torch_step import torch_step
 
 TORCH_STEP = -1  # the kind of a group whose options ask for torch's own step
@@ -27,24 +27,7 @@ _MAX_PLANS = 8  # one for each set of parameters that had gradients together
 _grad_of = attrgetter("grad")
 
 
-def _checked_norm(value: float | None) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not float(value) >= 0.0:
-        raise ValueError(f"Invalid max_grad_norm value: {value}; expected None or a number >= 0")
-    return float(value)
-
-
-def _refuse_norm_of_a_group(groups: Iterable[Any], own: float | None) -> None:
-    """Raise if a group asks for another norm than `own`, the optimizer's, which some wrappers hand over twice."""
-    if any(isinstance(group, dict) and group.get("max_grad_norm", own) != own for group in groups):
-        raise ValueError(
-            "max_grad_norm: expected it beside the parameters, for it is the norm of all groups together; got it in a "
-            "parameter group. Pass it to the constructor, or set the optimizer's attribute."
-        )
-
-
-class FusedStep(Optimizer):
+class FusedStep(Clipping):
     """Replaces the step of the torch optimizer that follows it among a class's bases.
 
     Constructor, checks, hooks, `repr` and state handling are torch's. A step that the kernels cannot do (see
@@ -55,24 +38,14 @@ class FusedStep(Optimizer):
     _family: ClassVar[Family]
     known: ClassVar[dict[type[Optimizer], type[FusedStep]]] = {}  # torch's classes, and ours in their place
 
-    _made_by_zero = False
-
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "_torch_optimizer" in cls.__dict__:
             FusedStep.known[cls._torch_optimizer] = cls
             cls.__init__ = constructor(cls, cls._torch_optimizer)  # type: ignore[method-assign]
 
-    def __init__(self, *args: Any, max_grad_norm: float | None = None, **kwargs: Any) -> None:
-        self._begin()
-        self._max_grad_norm = _checked_norm(max_grad_norm)
-        super().__init__(*args, **kwargs)
-        self._made_by_zero = made_by_zero()
-        self._check_norm()
-
     def _begin(self) -> None:
-        # What the last step tells. An attribute that compiled code sets on an optimizer is lost; an item is not.
-        self._told: dict[str, Any] = {"grad_norm": None, "skipped": False}
+        super()._begin()
         self._plans: dict[bytes, Plan] = {}
 
     # What an optimizer may have to say beyond its family.
@@ -125,46 +98,6 @@ class FusedStep(Optimizer):
         states = [state for states in zip(*filter(None, lists), strict=True) for state in states]
         arguments = params, grads, states, steps, family.states_of(group), family.numbers(group)
         getattr(torch.ops.fused_ml, family.run_lists)(*arguments, False, factor)
-
-    # Clipping.
-
-    @property
-    def max_grad_norm(self) -> float | None:
-        """Largest global gradient norm that a step takes as it is; None: no clipping."""
-        return self._max_grad_norm
-
-    @max_grad_norm.setter
-    def max_grad_norm(self, value: float | None) -> None:
-        self._max_grad_norm = _checked_norm(value)
-        self._check_norm()
-
-    def _check_norm(self) -> None:
-        """Raise if a norm is asked for, and would be that of one process's share of the gradients."""
-        if self._max_grad_norm is not None:
-            refuse_norm_of_a_share((p for group in self.param_groups for p in group["params"]), self._made_by_zero)
-
-    @property
-    def grad_norm(self) -> Tensor | None:
-        """The norm of the unscaled gradients before clipping, of the last step; None without `max_grad_norm`."""
-        return self._told["grad_norm"]
-
-    @grad_norm.setter
-    def grad_norm(self, norm: Tensor | None) -> None:
-        self._told["grad_norm"] = norm
-
-    @property
-    def skipped(self) -> bool:
-        """Whether the last step was left out; on a GPU, asking waits for it."""
-        self._skipped = bool(self._skipped)
-        return self._skipped
-
-    @property
-    def _skipped(self) -> bool | Tensor:
-        return self._told["skipped"]
-
-    @_skipped.setter
-    def _skipped(self, value: bool | Tensor) -> None:
-        self._told["skipped"] = value
 
     # The step.
 
@@ -357,45 +290,14 @@ class FusedStep(Optimizer):
         self._warn(f"there is no kernel for this {problem.name.replace('_', ' ')} of its tensors")
         return None
 
-    # Clipping, in steps that are torch's.
-
-    def _accept_norm(self, norm: Tensor) -> bool:
-        """Note the norm; False if the step must be skipped: a norm that is not finite, under a GradScaler."""
-        self.grad_norm = norm
-        self._skipped = getattr(self, "found_inf", None) is not None and not math.isfinite(norm)
-        return not self._skipped
-
-    def _clip_coefficient(self, norm: Tensor) -> Tensor:
-        """As torch.nn.utils.clip_grad_norm_; NaN stays NaN."""
-        assert self._max_grad_norm is not None
-        return torch.clamp(self._max_grad_norm / (norm + 1e-6), max=1.0)
-
-    # Saving and loading.
-
-    def __repr__(self) -> str:
-        text = super().__repr__()
-        return text if self._max_grad_norm is None else f"{text[:-1]}max_grad_norm: {self._max_grad_norm}\n)"
-
-    def __getstate__(self) -> dict[str, Any]:
-        zero = {"_made_by_zero": True} if self._made_by_zero else {}
-        return {**super().__getstate__(), "_max_grad_norm": self._max_grad_norm, **zero}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._begin()
-        super().__setstate__(state)
-        self.__dict__.setdefault("_max_grad_norm", None)
-
-    def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As torch's; `max_grad_norm` is no option of a group."""
-        _refuse_norm_of_a_group([param_group], self._max_grad_norm)
-        super().add_param_group(param_group)
+    # Loading.
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's, but float32 states of 16-bit parameters stay float32: no rounding, no overflow.
 
         `max_grad_norm` is in no state_dict: it stays what the constructor was given.
         """
-        _refuse_norm_of_a_group(state_dict["param_groups"], self._max_grad_norm)
+        refuse_norm_of_a_group(state_dict["param_groups"], self._max_grad_norm)
         loaded: dict[str, Any] = {}
         before = self.register_load_state_dict_pre_hook(lambda _, final: loaded.update(final))
         after = self.register_load_state_dict_post_hook(lambda _: self._undo_casts(loaded), prepend=True)
