@@ -17,13 +17,13 @@ LAUNCHES = {
     "rowwise_kernel": (128, 16 << 10),
     "rowwise_reduce_kernel": (128, 32 << 10),
     "rowwise_map_kernel": (128, 32 << 10),
-    "pick_kernel": (128, 0),
-    "pick_backward_kernel": (128, 0),
+    "own_class_kernel": (128, 0),
+    "own_class_backward_kernel": (128, 0),
     "weights_kernel": (128, 0),
 }
 OTHERS = (256, 0)
 ONE_BY_ONE = (
-    "pick",
+    "own_class",
     "weights",
     "total",
     "prepare",

@@ -50,8 +50,8 @@ enum class RowwiseOp : int {
   log_softmax,
   softmax_backward,
   log_softmax_backward,
-  pick,           // loss from the own class's element alone
-  pick_backward,  // and its gradient: 0 but there
+  own_class,           // loss from the own class's element alone
+  own_class_backward,  // and its gradient: 0 but there
 };
 
 struct RowwiseOptions {

@@ -230,8 +230,8 @@ Tensor log_softmax_backward(const Tensor& grad_output, const Tensor& output, int
 namespace {
 
 // The arguments but for the output; `targets` and `weights` as the kernels read them.
-RowwiseCall pick_call(RowwiseOp op, RowwiseTensors& streams, const Tensor& targets,
-                      const std::optional<Tensor>& weights, int64_t ignore_index) {
+RowwiseCall own_class_call(RowwiseOp op, RowwiseTensors& streams, const Tensor& targets,
+                           const std::optional<Tensor>& weights, int64_t ignore_index) {
   RowwiseCall call{"nll_loss", op, {}, streams.arguments()};
   RowwiseArguments& a = call.arguments;
   STD_TORCH_CHECK(targets.numel() == a.rows, "nll_loss: expected a target for each of ", a.rows,
@@ -254,7 +254,7 @@ std::tuple<Tensor, Tensor> nll_loss(const Tensor& input, const Tensor& target,
   const Tensor targets = as_contiguous(target);
   const std::optional<Tensor> weights = as_arithmetic(weight, arithmetic);
   RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
-  RowwiseCall call = pick_call(RowwiseOp::pick, streams, targets, weights, ignore_index);
+  RowwiseCall call = own_class_call(RowwiseOp::own_class, streams, targets, weights, ignore_index);
   if (reduction == kNone) {
     const Tensor losses = new_vector(input, call.arguments.rows, arithmetic);
     call.arguments.loss = losses.mutable_data_ptr();
@@ -279,8 +279,8 @@ Tensor nll_loss_backward(const Tensor& grad_output, const Tensor& input, const T
   const std::optional<Tensor> by_row = total_weight ? std::nullopt : as_arithmetic(grad_output, arithmetic);
   RowwiseTensors streams{input.dim() > 1 ? 1 : 0, input, std::nullopt};
   Tensor out = streams.new_out(input.scalar_type());
-  if (!kPickBackwardZeroes) torch::stable::zero_(out);
-  RowwiseCall call = pick_call(RowwiseOp::pick_backward, streams, targets, weights, ignore_index);
+  if (!kOwnClassBackwardZeroes) torch::stable::zero_(out);
+  RowwiseCall call = own_class_call(RowwiseOp::own_class_backward, streams, targets, weights, ignore_index);
   if (by_row) {
     call.arguments.row_gradient = by_row->const_data_ptr();
   } else {

@@ -25,7 +25,7 @@ struct RowwiseCall {
 // loss and gradient are NaN.
 void run_rowwise(const Tensor& input, RowwiseCall& call);
 
-// Whether the device's pick_backward writes the zeros itself, or expects them.
-extern const bool kPickBackwardZeroes;
+// Whether the device's own_class_backward writes the zeros itself, or expects them.
+extern const bool kOwnClassBackwardZeroes;
 
 }  // namespace fused_ml

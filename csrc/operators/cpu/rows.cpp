@@ -79,7 +79,7 @@ double denominator_of(const RowwiseCall& call) {
 
 }  // namespace
 
-const bool kPickBackwardZeroes = true;
+const bool kOwnClassBackwardZeroes = true;
 
 void run_rowwise(const Tensor&, RowwiseCall& call) {
   RowwiseArguments& a = call.arguments;

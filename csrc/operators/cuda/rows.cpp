@@ -14,7 +14,7 @@ using cuda::RowwiseTask;
 void sum_weights(const RowwiseCall& call, const Tensor& input, const Tensor& out, cudaStream_t stream) {
   RowwiseTask task;
   task.a = call.arguments;
-  task.t = cuda::choose_tiling(RowwiseOp::pick, task.a);
+  task.t = cuda::choose_tiling(RowwiseOp::own_class, task.a);
   const int64_t count = cuda::tiles_of_rows(task.t, task.a);
   const Tensor partials = new_vector(input, count, ScalarType::Double);
   task.partials = partials.mutable_data_ptr<double>();
@@ -43,7 +43,7 @@ double set_denominator(RowwiseCall& call, const Tensor& input, RowwiseTask& task
 
 }  // namespace
 
-const bool kPickBackwardZeroes = false;
+const bool kOwnClassBackwardZeroes = false;
 
 void run_rowwise(const Tensor& input, RowwiseCall& call) {
   const OnDeviceOf device(input);

@@ -4,11 +4,12 @@
 namespace FUSED_ML_NAMESPACE {
 
 template <class A>
-class PickLoop {
+class OwnClassLoop {
   using Rows = LaneRows<A>;
 
  public:
-  explicit PickLoop(const RowwiseArguments& arguments) : a(arguments), tasks(divide_up(a.rows, kTaskRows)) {}
+  explicit OwnClassLoop(const RowwiseArguments& arguments)
+      : a(arguments), tasks(divide_up(a.rows, kTaskRows)) {}
 
   // loss = -weight * x[own]
   void run() const {
@@ -17,7 +18,7 @@ class PickLoop {
       run_parallel(tasks, 4, [&](int64_t begin, int64_t end) {
         for (int64_t task = begin; task < end; ++task) {
           sums[task] = 0;
-          each_piece(task, [&](const TileRows& t, const Rows& r) { sums[task] += pick(t, r, x); });
+          each_piece(task, [&](const TileRows& t, const Rows& r) { sums[task] += own_losses(t, r, x); });
         }
       });
     });
@@ -59,7 +60,7 @@ class PickLoop {
 
   // The loads of a piece's rows wait for memory together, and for no sum.
   template <class T>
-  double pick(const TileRows& t, const Rows& r, const T* base) const {
+  double own_losses(const TileRows& t, const Rows& r, const T* base) const {
     const T* x = base + offset_of(a.x, a.inner, t.row);
     A losses[kTileRows];
     for (int64_t l = 0; l < t.rows; ++l) {

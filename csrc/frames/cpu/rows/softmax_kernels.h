@@ -21,10 +21,10 @@ void run_rowwise_in(RowwiseOp op, const RowwiseOptions& options, const RowwiseAr
       return rowwise<SoftmaxBackward<A>, A>({sign}, a);
     case RowwiseOp::log_softmax_backward:
       return rowwise<LogSoftmaxBackward<A>, A>({{sign}}, a);
-    case RowwiseOp::pick:
-      return PickLoop<A>(a).run();
-    case RowwiseOp::pick_backward:
-      return PickLoop<A>(a).run_backward();
+    case RowwiseOp::own_class:
+      return OwnClassLoop<A>(a).run();
+    case RowwiseOp::own_class_backward:
+      return OwnClassLoop<A>(a).run_backward();
     default:
       return run_cross_entropy(op, options, a);
   }

@@ -30,7 +30,8 @@ __device__ __forceinline__ void with_elements(const Stream& s, DType type, const
 
 // loss = -weight * x[own]
 template <class A>
-__global__ void __launch_bounds__(kMostRowThreads) pick_kernel(const __grid_constant__ RowwiseTask task) {
+__global__ void __launch_bounds__(kMostRowThreads)
+    own_class_kernel(const __grid_constant__ RowwiseTask task) {
   const RowwiseArguments& a = task.a;
   const int64_t row = row_of_thread();
   A loss = A(0);
@@ -51,7 +52,7 @@ __global__ void __launch_bounds__(kMostRowThreads) pick_kernel(const __grid_cons
 // out = 0 but -weight * gradient at the own class; out comes zeroed.
 template <class A>
 __global__ void __launch_bounds__(kMostRowThreads)
-    pick_backward_kernel(const __grid_constant__ RowwiseTask task) {
+    own_class_backward_kernel(const __grid_constant__ RowwiseTask task) {
   const RowwiseArguments& a = task.a;
   const int64_t row = row_of_thread();
   if (row >= a.rows) return;

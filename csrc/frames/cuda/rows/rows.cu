@@ -32,10 +32,11 @@ void start(const F& f, RowwiseTask task, cudaStream_t stream) {
 }
 
 template <class A>
-void start_pick(bool backward, const RowwiseTask& task, cudaStream_t stream) {
+void start_own_class(bool backward, const RowwiseTask& task, cudaStream_t stream) {
   const unsigned blocks = static_cast<unsigned>(tiles_of_rows(task.t, task.a));
   const unsigned threads = static_cast<unsigned>(task.t.rows);
-  launch({"pick", blocks, threads, stream}, backward ? pick_backward_kernel<A> : pick_kernel<A>, task);
+  launch({"own_class", blocks, threads, stream},
+         backward ? own_class_backward_kernel<A> : own_class_kernel<A>, task);
 }
 
 template <class A>
@@ -61,9 +62,9 @@ void choose_formula(RowwiseOp op, const RowwiseOptions& options, const RowwiseTa
       return start<SoftmaxBackward<A>, A>({sign}, task, stream);
     case RowwiseOp::log_softmax_backward:
       return start<LogSoftmaxBackward<A>, A>({{sign}}, task, stream);
-    case RowwiseOp::pick:
-    case RowwiseOp::pick_backward:
-      return start_pick<A>(op == RowwiseOp::pick_backward, task, stream);
+    case RowwiseOp::own_class:
+    case RowwiseOp::own_class_backward:
+      return start_own_class<A>(op == RowwiseOp::own_class_backward, task, stream);
   }
 }
 

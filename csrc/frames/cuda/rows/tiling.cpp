@@ -86,7 +86,8 @@ Tiling along_classes(const RowwiseArguments& a, int64_t element) {
 }  // namespace
 
 Tiling choose_tiling(RowwiseOp op, const RowwiseArguments& a) {
-  if (op == RowwiseOp::pick || op == RowwiseOp::pick_backward) return {kThreads, 1, false, false, 1, 1, 0};
+  if (op == RowwiseOp::own_class || op == RowwiseOp::own_class_backward)
+    return {kThreads, 1, false, false, 1, 1, 0};
   const int64_t element = (a.type == DType::float64 ? 8 : 4) * (a.y.data ? 2 : 1);
   const bool rows_fast =
       !all_unit(a, &Stream::by_class) && all_unit(a, &Stream::by_inner) && a.inner >= kWarp;
