@@ -1,6 +1,6 @@
 """torch.optim with fused optimizers: ``from fused_ml import optim`` replaces ``from torch import optim``.
 
-SGD, Adam, AdamW and RMSprop step all parameters in one pass over memory; every other name and path is torch.optim's own.
+SGD, Adam, AdamW and RMSprop step all parameters in one pass over memory; every other name and path is torch's own.
 """
 
 # Ours stand before and behind torch's: of two imports of a name mypy keeps the first, Python and pyright the last.
