@@ -95,8 +95,9 @@ def patch_torch() -> Iterator[None]:
     What they do changes, not what they are: ``torch.nn.functional`` has the fused functions, which torch's modules
     look up when they are called, and the `step` of ``torch.optim.SGD``, ``Adam``, ``AdamW`` and ``RMSprop`` runs the
     kernels on the optimizer as it is. Classes, ``isinstance``, pickles and subclasses stay as they were; modules,
-    optimizers and schedulers made before the block are fused within it, and torch's again after it. A step is torch's own where
-    a subclass overrides ``_init_group``, where a GradScaler watches it (``fused=True``) and inside ``torch.compile``.
+    optimizers and schedulers made before the block are fused within it, and torch's again after it. A step is torch's
+    own where a subclass overrides ``_init_group``, where a GradScaler watches it (``fused=True``) and inside
+    ``torch.compile``.
 
     It holds for all threads, while at least one block, or :func:`enable`, is in force.
 
