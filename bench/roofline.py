@@ -88,8 +88,8 @@ def _elementwise(flat: np.ndarray, labels: np.ndarray, out: np.ndarray) -> Itera
     yield case("log-sigmoid", 2, lambda isa: raw.logsigmoid(flat, out, isa=isa))
     yield case("log-sigmoid backward", 3, lambda isa: raw.logsigmoid(flat, grad=labels, dx=out, isa=isa))
     first, second = np.zeros_like(flat), np.zeros_like(flat)
-    yield case("Adam", 7, lambda isa: raw.adam(flat, labels, first, second, 9, ADAM, isa=isa))
-    yield case("SGD with momentum", 5, lambda isa: raw.sgd(flat, labels, first, SGD, isa=isa))
+    yield case("Adam", 7, lambda isa: raw.adam(flat, labels, [first, second], 3, ADAM, 9, isa=isa))
+    yield case("SGD with momentum", 5, lambda isa: raw.sgd(flat, labels, [first], 1, SGD, isa=isa))
 
 
 def cases(elements: int = ROWS * CLASSES) -> Iterator[Case]:

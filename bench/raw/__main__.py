@@ -43,7 +43,7 @@ def cases() -> Iterator[tuple[str, int, Run]]:
             yield f"cross_entropy {label}", x.size, lambda isa, a=arguments: raw.cross_entropy(*a, isa=isa)
             yield f"log_softmax {label}", x.size, lambda isa, x=logits, y=out: raw.log_softmax(x, y, isa=isa)
     operands = generator.uniform(0, 1, (4, 1 << 20)).astype(np.float32)
-    yield "adam float32", operands.shape[1], lambda isa: raw.adam(*operands[:2], operands[2:], 3, ADAM, 9, isa=isa)
+    yield "adam float32", operands.shape[1], lambda isa: raw.adam(*operands[:2], list(operands[2:]), 3, ADAM, 9, isa=isa)
 
 
 def main(pattern: str = "") -> None:
