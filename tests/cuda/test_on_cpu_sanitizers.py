@@ -15,12 +15,13 @@ BUILT = Path(__file__).parents[2] / "build" / "cuda_on_cpu"
 BUGS = re.findall(r"^  k(\w+),$", (KERNELS / "bugs.cu").read_text(), re.MULTILINE)
 
 
-def run_bug(bug, sanitize, order="forward"):
-    """The process that ran the bug, and the lines of bugs.cu that its report names."""
+def run_bug(bug, sanitize, order="forward", before=0):
+    """The process that ran the bug, after so many launches without one, and the lines of bugs.cu that its report names."""
     if missing := missing_tool(sanitize):
         pytest.skip(missing)
     path = build([KERNELS / "bugs.cu"], BUILT / f"bugs-{sanitize}.so", sanitize=sanitize)
-    code = f"import ctypes; ctypes.CDLL({str(path)!r}).run_bug({BUGS.index(bug)}, (ctypes.c_float * 64)())"
+    runs = [BUGS.index("None")] * before + [BUGS.index(bug)]
+    code = f"import ctypes; [ctypes.CDLL({str(path)!r}).run_bug(bug, (ctypes.c_float * 64)()) for bug in {runs}]"
     done = run_python(["-c", code], sanitize, {"CUDA_ON_CPU_ORDER": order})
     source = (KERNELS / "bugs.cu").read_text().splitlines()
     lines = re.findall(r"bugs\.cu:(\d+)", done.stderr)
@@ -53,6 +54,7 @@ def test_address_sanitizer(bug, report, code):
     assert code in lines[0]
 
 
+@pytest.mark.parametrize("before", [0, 3])
 @pytest.mark.parametrize(
     ("bug", "code"),
     [
@@ -62,8 +64,9 @@ def test_address_sanitizer(bug, report, code):
         ("MissingFence", "*out += partial[b]"),
     ],
 )
-def test_thread_sanitizer(bug, code):
-    done, lines = run_bug(bug, "thread")
+def test_thread_sanitizer(bug, code, before):
+    """Its notions of threads are used again by the next launch."""
+    done, lines = run_bug(bug, "thread", before=before)
     assert done.returncode == 66
     assert "ThreadSanitizer: data race" in done.stderr
     assert any(code in line for line in lines)

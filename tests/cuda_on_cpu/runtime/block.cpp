@@ -91,6 +91,7 @@ void fiber_body() {
   for (;;) {
     Thread& thread = *block.running;
     Fiber& fiber = *thread.fiber;
+    tsan_acquire(&block.start_token);
     block.work->run(block.work->arguments);
     thread.state = State::exited;
     tsan_release(&block.grid_token);
@@ -110,7 +111,17 @@ void fiber_body() {
   }
 }
 
+// Making one costs far more than most kernels. A launch comes after all that the ones before it did: what one
+// of their threads has seen orders nothing within this one.
+void* tsan_of_a_new_thread() {
+  if (block.rested_tsan.empty()) return tsan_create();
+  void* const rested = block.rested_tsan.back();
+  block.rested_tsan.pop_back();
+  return rested;
+}
+
 void reset_threads() {
+  tsan_release(&block.start_token);
   uint3 index{0, 0, 0};
   for (int i = 0; i < block.count; i++) {
     Thread& thread = block.threads[i];
@@ -118,7 +129,7 @@ void reset_threads() {
     thread.state = State::ready;
     thread.fiber = nullptr;
     thread.fenced = false;
-    thread.tsan = tsan_create();  // here: whoever creates a thread is synchronised with it
+    thread.tsan = tsan_of_a_new_thread();
     if (++index.x < blockDim.x) continue;
     index.x = 0;
     if (++index.y < blockDim.y) continue;
@@ -153,6 +164,11 @@ void complete_barrier(const Thread& last) {
   block.predicates = 0;
   block.barrier_parity ^= 1;
   make_all_ready();
+}
+
+void forget_finished_threads() {
+  for (void* thread : block.finished_tsan) tsan_destroy(thread);
+  block.finished_tsan.clear();
 }
 
 void retire_threads() {
@@ -196,8 +212,8 @@ int meet_block(bool predicate, Where where) {
   return block.barrier_result;
 }
 
-void forget_finished_threads() {
-  for (void* thread : block.finished_tsan) tsan_destroy(thread);
+void rest_finished_threads() {
+  block.rested_tsan.insert(block.rested_tsan.end(), block.finished_tsan.begin(), block.finished_tsan.end());
   block.finished_tsan.clear();
 }
 

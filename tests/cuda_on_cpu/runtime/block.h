@@ -63,8 +63,10 @@ struct Block {
 
   Fiber launcher;
   void* launcher_tsan = nullptr;
-  std::vector<void*> finished_tsan;
-  char grid_token;  // ThreadSanitizer's
+  std::vector<void*> finished_tsan;  // of this launch
+  std::vector<void*> rested_tsan;    // of launches before it
+  char start_token;                  // ThreadSanitizer's
+  char grid_token;                   // ThreadSanitizer's
   std::vector<std::unique_ptr<Fiber>> fibers;
   std::vector<Fiber*> idle;
 
@@ -91,8 +93,8 @@ uint32_t random_below(uint32_t bound);
 // Runs all threads of the block to their end.
 void run_block();
 
-// Gives ThreadSanitizer's numbers of the threads that have ended back.
-void forget_finished_threads();
+// ThreadSanitizer's notions of the threads that have ended are there for the next launch's.
+void rest_finished_threads();
 
 // Starts and frees the memory of FUSED_ML_SHARED and FUSED_ML_DYNAMIC_SHARED.
 void begin_shared_memory();

@@ -131,7 +131,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const Work& work) {
   trace_launch_begin(work.kernel);
   run_grid();
   tsan_acquire(&block.grid_token);
-  forget_finished_threads();
+  rest_finished_threads();
   inside_launch = false;
   return cudaSuccess;
 }
