@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cxxabi.h>
 #include <dlfcn.h>
+#include <iterator>
+#include <map>
 #include <memory>
 #include <pthread.h>
 #include <string>
@@ -40,6 +42,7 @@ struct Launch {
 };
 
 std::vector<Range> ranges;
+std::map<const char*, size_t> ranges_by_begin;
 std::vector<Launch> launches;
 
 // The launching OS thread's stack: the kernel's parameters lie there.
@@ -114,9 +117,10 @@ void trace_launch_begin(const void* kernel) {
 void trace_access(const void* address, size_t bytes, bool write) {
   if (!inside_launch || block.running == nullptr || block.running->fiber->contains(address)) return;
   std::vector<Traffic>& traffic = launches.back().traffic;
-  for (size_t r = 0; r < ranges.size(); r++) {
+  const auto after = ranges_by_begin.upper_bound(static_cast<const char*>(address));
+  const size_t r = after == ranges_by_begin.begin() ? ranges.size() : std::prev(after)->second;
+  if (r < ranges.size() && ranges[r].bytes.contains(address)) {
     Range& range = ranges[r];
-    if (!range.bytes.contains(address)) continue;
     count(traffic[r], address, bytes, write);
     const size_t first = static_cast<const char*>(address) - range.bytes.begin;
     uint64_t& distinct = write ? traffic[r].distinct_written_bytes : traffic[r].distinct_read_bytes;
@@ -134,11 +138,13 @@ using namespace cuda_on_cpu;
 
 EXPORTED void cuda_on_cpu_trace_reset() {
   ranges.clear();
+  ranges_by_begin.clear();
   launches.clear();
 }
 
 EXPORTED void cuda_on_cpu_trace_register(const char* name, const void* begin, size_t bytes) {
   const char* const first = static_cast<const char*>(begin);
+  if (bytes > 0) ranges_by_begin[first] = ranges.size();
   ranges.push_back({name, {first, first + bytes}, {}, {}});
 }
 
