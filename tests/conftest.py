@@ -6,6 +6,10 @@ import tempfile
 from pathlib import Path
 
 import pytest
+
+# Tests ask for more threads than there are CPUs: what waits must not keep the others from running. Read by the OpenMP
+# library as torch loads it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 import torch
 
 import fused_ml

@@ -16,7 +16,7 @@ BUGS = re.findall(r"^  k(\w+),$", (KERNELS / "bugs.cu").read_text(), re.MULTILIN
 
 
 def run_bug(bug, sanitize, order="forward", before=0):
-    """The process that ran the bug, after so many launches without one, and the lines of bugs.cu that its report names."""
+    """The process that ran the bug after that many good launches, and the lines of bugs.cu that its report names."""
     if missing := missing_tool(sanitize):
         pytest.skip(missing)
     path = build([KERNELS / "bugs.cu"], BUILT / f"bugs-{sanitize}.so", sanitize=sanitize)
