@@ -42,8 +42,8 @@ def cases() -> Iterator[tuple[str, int, Run]]:
             arguments = (logits, target, loss, out)
             yield f"cross_entropy {label}", x.size, lambda isa, a=arguments: raw.cross_entropy(*a, isa=isa)
             yield f"log_softmax {label}", x.size, lambda isa, x=logits, y=out: raw.log_softmax(x, y, isa=isa)
-    operands = generator.uniform(0, 1, (4, 1 << 20)).astype(np.float32)
-    yield "adam float32", operands.shape[1], lambda isa: raw.adam(*operands[:2], list(operands[2:]), 3, ADAM, 9, isa=isa)
+    p, grad, *moments = generator.uniform(0, 1, (4, 1 << 20)).astype(np.float32)
+    yield "adam float32", p.size, lambda isa: raw.adam(p, grad, moments, 3, ADAM, 9, isa=isa)
 
 
 def main(pattern: str = "") -> None:
