@@ -200,7 +200,7 @@ def gelu(x, approximate="none"):
     t = x.abs().clamp(max=100)
     near = (t.detach().float().view(torch.int32) >> 13 << 13).view(torch.float32).double()  # 11 bits: three make 33
     linear, cubic = 1.5957691216057307, 0.071354816272600249
-    short = [torch.tensor(k, dtype=torch.float64).mul(2**16).round().div(2**16) for k in (linear, cubic)]
+    short = [round(k * 2**16) / 2**16 for k in (linear, cubic)]
     rest = (linear - short[0]) * near + (cubic - short[1]) * near**3
     rest = rest + (t - near) * (linear + cubic * (t * t + t * near + near * near)) - 1e-16 * near
     e = torch.exp(-short[0] * near) * torch.exp(-short[1] * near**3) * torch.exp(-rest)
