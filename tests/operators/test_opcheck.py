@@ -9,8 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map, tree_map_only
 
 from bench.layout_cases import LAYOUTS
+from fused_ml.optim._base import FusedStep
 
-OPTIMIZERS = ("adam", "sgd", "multi_tensor")  # tested with the optimizers
+# Tested with the optimizers.
+OPTIMIZERS = ("multi_tensor", *(each._family.run_lists for each in FusedStep.known.values()))
 
 
 class Recorder(TorchDispatchMode):
